@@ -1,0 +1,572 @@
+"""Database, Collection and Document: what an application keeps and reads here."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO, Final, TypeVar
+
+import gevent
+import orjson
+from gevent.event import AsyncResult
+
+from edgesync.documents.body import BlobDigest, encode_body, is_blob_digest, parse_body
+from edgesync.documents.names import (
+    DATABASE_SUFFIX,
+    check_database_name,
+    check_doc_id,
+    collection_path,
+)
+from edgesync.documents.rev_id import RevID, parse_rev_id
+from edgesync.documents.store_calls import (
+    DEFAULT_COLLECTION,
+    AppendBlob,
+    Backup,
+    BlobLength,
+    BlobPiece,
+    Change,
+    ChangesPage,
+    Committed,
+    Compact,
+    CountDocuments,
+    CreateCollection,
+    DeleteCollection,
+    DropBlob,
+    FinishBlob,
+    Inserted,
+    ListCollections,
+    ListDocuments,
+    PurgeDocument,
+    ReadBlob,
+    ReadChanges,
+    ReadRev,
+    SaveRev,
+    SetExpiration,
+    StoreCall,
+    StoreDone,
+    StoredRev,
+    Verify,
+)
+from edgesync.errors import CollectionNotFoundError, EdgeSyncError, StoreClosedError
+from edgesync.limits import Limits
+from edgesync.storage.engine import Engine, StoreClient
+
+log: Final = logging.getLogger(__name__)
+R = TypeVar("R")
+PAGE: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it was when it was read; a change makes a new value."""
+
+    id: str
+    revision_id: str
+    sequence: int
+    """The database's counter when this revision was stored."""
+    deleted: bool
+    """Whether this revision is a tombstone."""
+    body: Mapping[str, object] = field(hash=False)
+
+
+class Database:
+    """A database: one SQLite file and one folder of blobs, below one folder.
+
+    Used from the thread that opened it. Calls block the calling greenlet only.
+    """
+
+    def __init__(self, name: str, folder: Path, limits: Limits) -> None:
+        """Use `Database.open`."""
+        self._name = name
+        self._folder = folder
+        self._limits = limits
+        self._watcher = gevent.get_hub().loop.async_()
+        self._engine = Engine.open(folder, limits, self._watcher.send)
+        self._watcher.start(self._engine.deliver)
+        self._client = self._engine.connect(self._take_answers)
+        self._answers: dict[int, AsyncResult[object]] = {}
+        self._last_call = 0
+        self._last_sink = 0
+        self._closers: list[Callable[[], None]] = []
+        self._is_open = True
+
+    @classmethod
+    def open(
+        cls, name: str, *, directory: Path | str = ".", limits: Limits | None = None
+    ) -> Database:
+        """Open a database, making it if it is not there.
+
+        Args:
+            name: 1 to 240 printable characters without "/" and "."; part of the URL.
+            directory: The folder that holds the databases.
+            limits: Bounds on the size of documents, and on group commits.
+
+        Raises:
+            InvalidNameError: No database may have that name.
+            StoreInUseError: Another process has it open.
+            StoreVersionError: A newer edgesync wrote it.
+            StoreDamagedError: It is damaged.
+        """
+        check_database_name(name)
+        folder = Path(directory) / f"{name}{DATABASE_SUFFIX}"
+        return cls(name, folder, limits or Limits())
+
+    def close(self) -> None:
+        """Stop the listeners of this database, finish what is being written, and close it."""
+        if not self._is_open:
+            return
+        for closer in list(self._closers):
+            closer()
+        self._is_open = False
+        gevent.get_hub().threadpool.apply(self._engine.close)
+        self._engine.deliver()
+        self._watcher.stop()
+        self._watcher.close()
+
+    def delete(self) -> None:
+        """Close the database and remove its files."""
+        self.close()
+        gevent.get_hub().threadpool.apply(Engine.remove, (self._folder,))
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Database {self._name!r} in {self._folder}>"
+
+    @property
+    def name(self) -> str:
+        """The name, as in the URL that clients use."""
+        return self._name
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been closed."""
+        return self._is_open
+
+    # --- collections ---------------------------------------------------------------
+
+    @property
+    def default_collection(self) -> Collection:
+        """The collection `_default` of the scope `_default`, which is always there."""
+        return Collection(self, DEFAULT_COLLECTION)
+
+    @property
+    def collections(self) -> tuple[Collection, ...]:
+        """All collections."""
+        paths = self.ask(lambda call_id: ListCollections(call_id), tuple)
+        return tuple(Collection(self, path) for path in paths)
+
+    def collection(self, name: str) -> Collection:
+        """Return a collection.
+
+        Args:
+            name: `scope.name`, or `name` in the default scope.
+
+        Raises:
+            CollectionNotFoundError: It does not exist.
+        """
+        path = collection_path(name)
+        if path not in self.ask(lambda call_id: ListCollections(call_id), tuple):
+            raise CollectionNotFoundError(name)
+        return Collection(self, path)
+
+    def create_collection(self, name: str) -> Collection:
+        """Return a collection, making it if it is not there.
+
+        Raises:
+            InvalidNameError: No collection may have that name.
+        """
+        path = collection_path(name)
+        self.ask(lambda call_id: CreateCollection(call_id, path))
+        return Collection(self, path)
+
+    def delete_collection(self, name: str) -> None:
+        """Remove a collection with all its documents.
+
+        Raises:
+            CollectionNotFoundError: It does not exist.
+            InvalidNameError: It is the default collection, which stays.
+        """
+        path = collection_path(name)
+        self.ask(lambda call_id: DeleteCollection(call_id, path))
+
+    # --- blobs -----------------------------------------------------------------------
+
+    def save_blob(
+        self, stream: BinaryIO, content_type: str = "application/octet-stream"
+    ) -> dict[str, object]:
+        """Store what a stream gives and return the object that stands for it in a body.
+
+        The stream is read to its end in pieces of 64 KiB.
+
+        Spec: documents.md §5.1.
+        """
+        self._last_sink += 1
+        sink, digest, length = self._last_sink, BlobDigest(), 0
+        try:
+            while data := stream.read(self._limits.blob_piece_bytes):
+                digest.update(data)
+                length += len(data)
+                self.ask(lambda call_id, data=data: AppendBlob(call_id, sink, data))  # type: ignore[misc]
+            self.ask(lambda call_id: FinishBlob(call_id, sink, digest.text(), length))
+        except BaseException:
+            self.ask(lambda call_id: DropBlob(call_id, sink))
+            raise
+        return {
+            "@type": "blob",
+            "digest": digest.text(),
+            "length": length,
+            "content_type": content_type,
+        }
+
+    def get_blob(self, properties: Mapping[str, object]) -> BinaryIO | None:
+        """Return a readable stream of a blob's content, None if it is not stored.
+
+        Args:
+            properties: The object that stands for the blob in a body.
+        """
+        digest = properties.get("digest")
+        if not isinstance(digest, str) or not is_blob_digest(digest):
+            return None
+        length = self.ask(lambda call_id: BlobLength(call_id, digest))
+        if not isinstance(length, int):
+            return None
+        return io.BufferedReader(BlobReader(self, digest), self._limits.blob_piece_bytes)
+
+    # --- upkeep ----------------------------------------------------------------------
+
+    def backup(self, directory: Path | str) -> None:
+        """Copy the database, as it is at one moment, into a folder; others go on meanwhile."""
+        target = Path(directory)
+        self.ask(lambda call_id: Backup(call_id, target))
+
+    def verify(self) -> tuple[str, ...]:
+        """Return what is damaged, in words; nothing if all is well."""
+        return self.ask(lambda call_id: Verify(call_id), tuple)
+
+    def compact(self) -> None:
+        """Give unused room back to the file system."""
+        self.ask(lambda call_id: Compact(call_id))
+
+    # --- for listeners -------------------------------------------------------------------
+
+    def connect(
+        self, answer: Callable[..., None], committed: Callable[[Committed], None]
+    ) -> StoreConnection:
+        """Return a way to ask the store without waiting; for sessions.
+
+        Raises:
+            StoreClosedError: The database is closed.
+        """
+        if not self._is_open:
+            raise StoreClosedError(f'database "{self._name}" is closed')
+        return StoreConnection(self._engine.connect(answer), self.on_commit(committed))
+
+    def on_commit(self, committed: Callable[[Committed], None]) -> Callable[[], None]:
+        """Have a function called after each commit; returns the way to end it."""
+        return self._engine.add_commit_listener(committed)
+
+    def on_close(self, closer: Callable[[], None]) -> Callable[[], None]:
+        """Have a function called before the database closes; returns the way to end it."""
+        self._closers.append(closer)
+
+        def forget() -> None:
+            if closer in self._closers:
+                self._closers.remove(closer)
+
+        return forget
+
+    def ask(self, make: Callable[[int], StoreCall], kind: type[R] = object) -> R:  # type: ignore[assignment]
+        """Ask the store and wait for the answer.
+
+        Args:
+            make: Makes the call from its number.
+            kind: The type of the expected answer.
+
+        Raises:
+            EdgeSyncError: What the store answered.
+        """
+        if not self._is_open:
+            raise StoreClosedError(f'database "{self._name}" is closed')
+        self._last_call += 1
+        answer: AsyncResult[object] = AsyncResult()
+        self._answers[self._last_call] = answer
+        self._client.submit([make(self._last_call)])
+        result = answer.get()
+        if isinstance(result, EdgeSyncError):
+            raise result
+        assert isinstance(result, kind)
+        return result
+
+    def _take_answers(self, *answers: StoreDone) -> None:
+        for done in answers:
+            self._answers.pop(done.call_id).set(done.result)
+
+
+class StoreConnection:
+    """A session's way to the store."""
+
+    def __init__(self, client: StoreClient, forget: Callable[[], None]) -> None:
+        self._client = client
+        self._forget = forget
+
+    def submit(self, calls: list[StoreCall]) -> None:
+        """Hand over calls; never waits."""
+        self._client.submit(calls)
+
+    def close(self) -> None:
+        """Take no more answers, and drop half-written blobs."""
+        self._forget()
+        self._client.close()
+
+
+class Collection:
+    """A named set of documents of a database."""
+
+    def __init__(self, database: Database, path: str) -> None:
+        """Use `Database.collection`."""
+        self._database = database
+        self._path = path
+
+    @property
+    def database(self) -> Database:
+        """The database it belongs to."""
+        return self._database
+
+    @property
+    def path(self) -> str:
+        """`scope.name`."""
+        return self._path
+
+    @property
+    def scope(self) -> str:
+        """The name of its scope."""
+        return self._path.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """Its name within the scope."""
+        return self._path.partition(".")[2]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Collection)
+            and other._database is self._database
+            and other._path == self._path
+        )
+
+    def __hash__(self) -> int:
+        return hash((id(self._database), self._path))
+
+    def __repr__(self) -> str:
+        return f"<Collection {self._path} of {self._database.name}>"
+
+    @property
+    def count(self) -> int:
+        """The number of documents that are not deleted."""
+        return self._database.ask(lambda call_id: CountDocuments(call_id, self._path), int)
+
+    def get(self, doc_id: str) -> Document | None:
+        """Return a document, None if it is absent or deleted."""
+        found = self._database.ask(lambda call_id: ReadRev(call_id, self._path, doc_id))
+        if not isinstance(found, StoredRev) or found.deleted:
+            return None
+        return _document(found)
+
+    def documents(self) -> Iterator[Document]:
+        """Yield all documents that are not deleted, in the order of their IDs."""
+        after = ""
+        while True:
+            page = self._database.ask(
+                lambda call_id, after=after: ListDocuments(call_id, self._path, after, PAGE),  # type: ignore[misc]
+                tuple,
+            )
+            for stored in page:
+                yield _document(stored)
+            if len(page) < PAGE:
+                return
+            after = page[-1].doc_id
+
+    def save(
+        self,
+        doc_id: str | None,
+        body: Mapping[str, object],
+        *,
+        parent: str | None = None,
+    ) -> Document:
+        """Store a document; connected clients get it at once.
+
+        Args:
+            doc_id: 1 to 240 bytes; None makes a new one.
+            body: What JSON can hold; blobs as `Database.save_blob` returns them. No
+                top-level name begins with "_".
+            parent: The revision this one replaces, as read before; None for a new
+                document, also in place of a deleted one.
+
+        Raises:
+            ConflictError: `parent` is not the current revision, or the document exists
+                and no parent was given: nothing was stored.
+            InvalidDocIDError, InvalidBodyError, BodyTooLargeError: It may not be stored.
+            BlobNotFoundError: The body refers to a blob that is not stored.
+        """
+        text = encode_body(body)
+        return self._write(doc_id or _new_doc_id(), text, parent, deleted=False)
+
+    def delete(self, doc_id: str, *, parent: str | None = None) -> Document:
+        """Store a tombstone, which replicates like any revision.
+
+        Args:
+            doc_id: Of the document.
+            parent: The revision to delete, as read before; None: whatever is current.
+
+        Raises:
+            NotFoundError: There is no such document.
+            ConflictError: `parent` is not the current revision.
+        """
+        if parent is None:
+            current = self.get(doc_id)
+            parent = current.revision_id if current is not None else None
+        return self._write(doc_id, b"{}", parent, deleted=True)
+
+    def purge(self, doc_id: str) -> bool:
+        """Forget a document and its history, here only; return whether there was one."""
+        return self._database.ask(lambda call_id: PurgeDocument(call_id, self._path, doc_id), bool)
+
+    def set_expiration(self, doc_id: str, at_s: float | None) -> bool:
+        """Have a document purged at a time; return whether there is one.
+
+        Args:
+            doc_id: Of the document.
+            at_s: Seconds since 1970, UTC; None: never.
+        """
+        return self._database.ask(
+            lambda call_id: SetExpiration(call_id, self._path, doc_id, at_s), bool
+        )
+
+    def changes(self, since: int = 0) -> Iterator[Change]:
+        """Yield the latest change of each document after a sequence, in order, to the end."""
+        while True:
+            page = self._read_changes(since)
+            yield from page.changes
+            if page.is_complete:
+                return
+            since = page.last_sequence
+
+    def add_change_listener(
+        self, listener: Callable[[tuple[Change, ...]], None]
+    ) -> Callable[[], None]:
+        """Have a function called with what changed, whoever changed it.
+
+        Returns:
+            A function that ends it.
+        """
+        return _ChangeListener(self, listener).stop
+
+    def _read_changes(self, since: int) -> ChangesPage:
+        return self._database.ask(
+            lambda call_id: ReadChanges(call_id, self._path, since, PAGE, False, None), ChangesPage
+        )
+
+    def _write(self, doc_id: str, text: bytes, parent: str | None, *, deleted: bool) -> Document:
+        check_doc_id(doc_id)
+        body = parse_body(text, self._database._limits)
+        parent_rev: RevID | None = parse_rev_id(parent) if parent else None
+        blobs = tuple(blob.digest for blob in body.blobs)
+        saved = self._database.ask(
+            lambda call_id: SaveRev(
+                call_id, self._path, doc_id, parent_rev, body.text, deleted, blobs
+            ),
+            Inserted,
+        )
+        value = MappingProxyType(orjson.loads(body.text))
+        return Document(doc_id, saved.rev_id, saved.sequence, deleted, value)
+
+
+class _ChangeListener:
+    """Reads the changes feed on after commits, in a greenlet of its own."""
+
+    def __init__(
+        self, collection: Collection, listener: Callable[[tuple[Change, ...]], None]
+    ) -> None:
+        self._collection = collection
+        self._listener = listener
+        self._since = collection._read_changes(2**62).last_sequence
+        self._latest = self._since
+        self._is_running = False
+        self._forget = collection.database.on_commit(self._committed)
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Call the listener no more."""
+        self._is_stopped = True
+        self._forget()
+
+    def _committed(self, committed: Committed) -> None:
+        self._latest = committed.sequences.get(self._collection.path, self._latest)
+        if self._latest > self._since and not self._is_running:
+            self._is_running = True
+            gevent.spawn(self._tell)
+
+    def _tell(self) -> None:
+        try:
+            while self._latest > self._since and not self._is_stopped:
+                target = self._latest
+                page = self._collection._read_changes(self._since)
+                self._since = page.last_sequence if not page.is_complete else target
+                if page.changes:
+                    self._since = max(self._since, page.changes[-1].sequence)
+                    self._listener(page.changes)
+        except EdgeSyncError as error:
+            log.warning("%s: changes can't be told: %s", self._collection, error)
+        except Exception:  # the application's own code
+            log.exception("%s: a change listener failed", self._collection)
+        finally:
+            self._is_running = False
+
+
+class BlobReader(io.RawIOBase):
+    """The content of a blob, read piece by piece."""
+
+    def __init__(self, database: Database, digest: str) -> None:
+        """Use `Database.get_blob`."""
+        self._database = database
+        self._digest = digest
+        self._offset = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer; return the number of bytes, 0 at the end."""
+        piece = self._database.ask(
+            lambda call_id: ReadBlob(call_id, self._digest, self._offset, len(buffer)), BlobPiece
+        )
+        buffer[: len(piece.data)] = piece.data
+        self._offset += len(piece.data)
+        return len(piece.data)
+
+
+def _document(stored: StoredRev) -> Document:
+    return Document(
+        stored.doc_id,
+        stored.rev_id,
+        stored.sequence,
+        stored.deleted,
+        MappingProxyType(orjson.loads(stored.body)),
+    )
+
+
+def _new_doc_id() -> str:
+    """Return a random document ID. Spec: documents.md §7."""
+    return "~" + base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()

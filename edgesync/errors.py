@@ -1,0 +1,201 @@
+"""Every failure that edgesync raises on purpose.
+
+    EdgeSyncError
+        ConfigurationError            a file, key or value that cannot be used
+        ProtocolError                 the peer broke BLIP or WebSocket rules; the connection ends
+        PeerSilentError               the peer does not answer; the connection ends
+        DocumentError                 about one document; the session goes on
+            InvalidDocIDError
+            InvalidRevIDError
+            InvalidBodyError
+            InvalidDeltaError
+            BodyTooLargeError
+            ConflictError             a lost update was refused
+            CheckpointConflictError
+            NotFoundError             no such document or revision
+        BlobError
+            BlobNotFoundError
+            BlobDigestError           the content does not have the digest that names it
+        StoreError
+            InvalidNameError          of a database, scope or collection
+            CollectionNotFoundError
+            StoreBusyError            locked or out of memory; trying again may help
+            StoreFullError            no room on the card, or a read-only file system
+            StoreDamagedError
+            StoreInUseError           another process has the database open
+            StoreVersionError         written by a newer edgesync
+            StoreClosedError
+        ListenerError
+            PortInUseError
+            UnknownInterfaceError
+        IdentityError
+
+Every message names the thing and the reason; `hint` says the way out. The
+errors know no wire: each border has one table that maps them (`replication`
+to BLIP codes, `net` to HTTP statuses and close codes, `cli` to exit codes).
+"""
+
+from __future__ import annotations
+
+
+class EdgeSyncError(Exception):
+    """Base of all expected failures.
+
+    Attributes:
+        hint: What a person can do about it; empty if there is nothing to add.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigurationError(EdgeSyncError):
+    """A configuration file, key or value that cannot be used."""
+
+
+class ProtocolError(EdgeSyncError):
+    """The peer broke the rules of BLIP or WebSocket; the connection must end."""
+
+
+class PeerSilentError(EdgeSyncError):
+    """The peer left a request of ours without an answer for too long."""
+
+
+class DocumentError(EdgeSyncError):
+    """A failure about one document; everything else goes on."""
+
+
+class InvalidDocIDError(DocumentError):
+    """A document ID that may not be stored. Spec: documents.md §7."""
+
+
+class InvalidRevIDError(DocumentError):
+    """A text that is no revision ID, or a history that does not descend."""
+
+
+class InvalidBodyError(DocumentError):
+    """A document body that is not a storable JSON object."""
+
+
+class InvalidDeltaError(DocumentError):
+    """A delta that is malformed or does not fit what it is applied to."""
+
+
+class BodyTooLargeError(DocumentError):
+    """A document body above `Limits.max_document_bytes`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"the document has more than {limit_bytes} bytes",
+            hint="keep large content in a blob, or raise max_document_bytes",
+        )
+
+
+class ConflictError(DocumentError):
+    """The change does not descend from the current revision.
+
+    Attributes:
+        current_rev: The current revision ID, empty if there is no document.
+    """
+
+    def __init__(self, doc_id: str, current_rev: str) -> None:
+        super().__init__(
+            f'document "{doc_id}" has changed: its current revision is {current_rev or "absent"}',
+            hint="read the document again and apply the change to what it says now",
+        )
+        self.current_rev = current_rev
+
+
+class CheckpointConflictError(DocumentError):
+    """A checkpoint was saved over another revision than the stored one."""
+
+
+class NotFoundError(DocumentError):
+    """There is no such document or revision."""
+
+
+class BlobError(EdgeSyncError):
+    """A failure about one blob."""
+
+
+class BlobNotFoundError(BlobError):
+    """The store has no blob of that digest."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"there is no blob {digest}")
+        self.digest = digest
+
+
+class BlobDigestError(BlobError):
+    """The content does not have the digest or length that names it."""
+
+
+class StoreError(EdgeSyncError):
+    """The database cannot do what it was asked."""
+
+
+class InvalidNameError(StoreError):
+    """A name that no database, scope or collection may have. Spec: documents.md §7."""
+
+
+class CollectionNotFoundError(StoreError):
+    """The database has no such collection."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(
+            f'there is no collection "{collection}"',
+            hint="create it with Database.create_collection",
+        )
+
+
+class StoreBusyError(StoreError):
+    """The database is locked or short of a resource for the moment."""
+
+
+class StoreFullError(StoreError):
+    """The file system has no room or does not take writes."""
+
+
+class StoreDamagedError(StoreError):
+    """A file of the database is damaged."""
+
+
+class StoreInUseError(StoreError):
+    """Another process serves the database."""
+
+
+class StoreVersionError(StoreError):
+    """The database was written by a newer edgesync."""
+
+
+class StoreClosedError(StoreError):
+    """The database is closed."""
+
+
+class ListenerError(EdgeSyncError):
+    """A listener cannot start or was asked something impossible."""
+
+
+class PortInUseError(ListenerError):
+    """Another program listens on the port."""
+
+    def __init__(self, address: str, port: int) -> None:
+        super().__init__(
+            f"port {port} on {address} is in use",
+            hint="stop the other program or choose another port (0 picks a free one)",
+        )
+
+
+class UnknownInterfaceError(ListenerError):
+    """There is no interface of that name, or no such local address."""
+
+    def __init__(self, interface: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f'there is no network interface or local address "{interface}"',
+            hint=f"this machine has: {', '.join(known) or 'none'}",
+        )
+
+
+class IdentityError(EdgeSyncError):
+    """A TLS identity cannot be made, read or used."""

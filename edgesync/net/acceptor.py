@@ -1,0 +1,279 @@
+"""The listening sockets, and a greenlet for each connection."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+import gevent
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIServer
+from gevent.socket import socket as GeventSocket
+from greenlet import greenlet
+
+from edgesync.errors import ListenerError, PortInUseError, UnknownInterfaceError
+from edgesync.limits import Limits
+from edgesync.net.handshake import HandshakeRules, Peer, PeerHandler
+from edgesync.net.interfaces import ANY_IPV6, known_names
+from edgesync.net.tls import ServerTLS, TLSSocket
+from edgesync.net.transport import PlainSocket, Transport
+from edgesync.net.websocket import PeerSocket
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 128
+_TRIES_FOR_A_COMMON_PORT: Final = 5
+_KILL_TIMEOUT_S: Final = 1.0
+_PAUSE_WITHOUT_DESCRIPTORS_S: Final = 0.5
+_MAPPED_IPV4: Final = "::ffff:"
+
+
+class Acceptor:
+    """Accept connections on a port of one or more addresses, and serve them.
+
+    A connection is *pending* until the head of its request is read, then
+    *admitted*. Above `Limits.max_pending_connections` the oldest pending one is
+    dropped; above `Limits.max_connections` or `max_connections_per_address`
+    nobody is admitted, and 503 says so.
+
+    An acceptor is started once; to serve again, make another one.
+
+    Attributes:
+        tls: Encrypts the connections from now on; None serves them plain. A
+            renewed identity is put here, and those connected notice nothing.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[tuple[str, int]],
+        rules: HandshakeRules,
+        tls: ServerTLS | None,
+        serve: Callable[[PeerSocket, Peer], None],
+        limits: Limits,
+    ) -> None:
+        """Store what is given.
+
+        Args:
+            addresses: Numeric, with ports; "::" serves IPv4, too. All with port
+                0 get the same free port.
+            rules: Who may connect.
+            tls: None for plain connections.
+            serve: Called after the upgrade in the connection's own greenlet;
+                returns when the session has ended.
+            limits: Connections, sizes and times.
+        """
+        self.tls = tls
+        self._addresses = tuple(addresses)
+        self._rules = rules
+        self._serve = serve
+        self._limits = limits
+        self._pool = Pool()
+        self._servers: list[_Server] = []
+        self._port = 0
+        self._pending: dict[greenlet, None] = {}  # in order of arrival
+        self._admitted: Counter[str] = Counter()  # by address
+
+    @property
+    def port(self) -> int:
+        """The port we listen on; 0 if we do not."""
+        return self._port
+
+    @property
+    def connection_count(self) -> int:
+        """All TCP connections, those that are still in their handshake, too."""
+        return len(self._pool)
+
+    def start(self) -> None:
+        """Bind all addresses and accept.
+
+        Raises:
+            PortInUseError: Another program listens there.
+            UnknownInterfaceError: This machine has no such address.
+            ListenerError: The system refuses for another reason.
+        """
+        sockets = _bind(self._addresses)
+        self._port = sockets[0].getsockname()[1]
+        for bound in sockets:
+            self._servers.append(_Server(bound, self._pool, self._handle))
+        for server in self._servers:
+            server.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop accepting, then wait for the connections to end, and cut the rest.
+
+        Sessions are not closed; who stops a listener has closed them before.
+
+        Args:
+            timeout_s: How long they may take.
+        """
+        self._port = 0
+        for server in self._servers:
+            server.close()
+        for pending in tuple(self._pending):
+            self._drop_pending(pending)
+        self._pool.join(timeout_s)
+        self._pool.kill(timeout=_KILL_TIMEOUT_S)
+
+    def _handle(self, server: _Server, sock: GeventSocket, address: tuple[str, int]) -> None:
+        """Serve one connection, from its first byte to its last, in its own greenlet."""
+        client = (address[0].removeprefix(_MAPPED_IPV4), address[1])
+        this = gevent.getcurrent()
+        self._make_room()
+        self._pending[this] = None
+        admitted: list[str] = []  # at most one
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport = self._wrap(sock)
+            PeerHandler(
+                transport,
+                client,
+                server,
+                rules=self._rules,
+                limits=self._limits,
+                is_tls=isinstance(transport, TLSSocket),
+                admit=partial(self._admit, this, client[0], admitted),
+                serve=self._serve,
+            ).handle()
+        except OSError as error:
+            _log.info("%s:%d: no request: %s", *client, str(error) or type(error).__name__)
+        except Exception:  # noqa: BLE001 - the top of a greenlet
+            _log.exception("%s:%d: the connection failed on our side", *client)
+        finally:
+            self._pending.pop(this, None)
+            for each in admitted:
+                self._admitted[each] -= 1
+            self._admitted += Counter()  # forgets addresses without connections
+
+    def _wrap(self, sock: GeventSocket) -> Transport:
+        if self.tls is None:
+            return PlainSocket(sock, self._limits.send_timeout_s)
+        late = TimeoutError("the TLS handshake took too long")
+        with gevent.Timeout(self._limits.tls_handshake_timeout_s, late):
+            return self.tls.wrap(sock, self._limits.send_timeout_s)
+
+    def _admit(self, this: greenlet, address: str, admitted: list[str]) -> str | None:
+        """Count a connection among those that are served, or say why not."""
+        if not self._port:
+            return "The listener is stopping"
+        if self._admitted.total() >= self._limits.max_connections:
+            return "Too many clients are connected"
+        if self._admitted[address] >= self._limits.max_connections_per_address:
+            return "Too many clients are connected from this address"
+        self._pending.pop(this, None)
+        self._admitted[address] += 1
+        admitted.append(address)
+        return None
+
+    def _make_room(self) -> None:
+        while len(self._pending) >= self._limits.max_pending_connections:
+            _log.warning("too many connections are in their handshake; the oldest is dropped")
+            self._drop_pending(next(iter(self._pending)))
+
+    def _drop_pending(self, pending: greenlet) -> None:
+        del self._pending[pending]
+        gevent.kill(pending)
+
+
+class _Server(WSGIServer):
+    """pywsgi's server of one socket, as far as it accepts.
+
+    Corrected: the handshake is ours, host names are not looked up, and a lack
+    of file descriptors is a line in the log instead of a traceback.
+    """
+
+    application = None  # type: ignore[assignment]  # the handler never calls one
+
+    def __init__(
+        self,
+        bound: socket.socket,
+        pool: Pool,
+        handle: Callable[[_Server, GeventSocket, tuple[str, int]], None],
+    ) -> None:
+        self._handle_connection = handle
+        super().__init__(
+            bound,
+            spawn=pool,
+            log=None,
+            error_log=_log,
+            environ={"SERVER_NAME": bound.getsockname()[0]},
+        )
+
+    def handle(self, sock: GeventSocket, address: tuple[str, int]) -> None:  # type: ignore[override]
+        self._handle_connection(self, sock, address)
+
+    # pywsgi's may return None, too, whatever its stubs say.
+    def do_read(self) -> tuple[GeventSocket, tuple[str, int]] | None:  # type: ignore[override]
+        try:
+            return super().do_read()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                return None  # that connection is gone already
+            _log.error("no further connections for the moment: %s", error)
+            self.stop_accepting()
+            gevent.spawn_later(_PAUSE_WITHOUT_DESCRIPTORS_S, self._start_accepting_again)
+            return None
+
+    def _start_accepting_again(self) -> None:
+        if self.started:
+            self.start_accepting()
+
+
+def _bind(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
+    for _ in range(_TRIES_FOR_A_COMMON_PORT):
+        try:
+            return _bind_all(addresses)
+        except PortInUseError:
+            # The port that was free on the first address is in use on another.
+            if len(addresses) == 1 or any(port for _, port in addresses):
+                raise
+    return _bind_all(addresses)
+
+
+def _bind_all(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
+    bound: list[socket.socket] = []
+    try:
+        for address, port in addresses:
+            bound.append(_bind_one(address, port or (bound[0].getsockname()[1] if bound else 0)))
+    except ListenerError:
+        for each in bound:
+            each.close()
+        raise
+    return bound
+
+
+def _bind_one(address: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UnknownInterfaceError(address, known_names()) from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != ANY_IPV6)
+        listening.bind(where)
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise _binding_error(error, address, port) from error
+    listening.setblocking(False)
+    return listening
+
+
+def _binding_error(error: OSError, address: str, port: int) -> ListenerError:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUseError(address, port)
+    if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
+        return UnknownInterfaceError(address, known_names())
+    if error.errno == errno.EACCES:
+        return ListenerError(
+            f"port {port} on {address} needs privileges", hint="choose a port above 1023"
+        )
+    return ListenerError(f"cannot listen on {address} port {port}: {error.strerror}")

@@ -1,0 +1,137 @@
+"""Fetch the blobs of pushed revisions from the client. Spec: replication.md §3.8."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edgesync.blip.message import MessagePiece
+from edgesync.documents.body import BlobRef
+from edgesync.documents.store_calls import AppendBlob, DropBlob, FinishBlob
+from edgesync.errors import EdgeSyncError
+from edgesync.limits import Limits
+from edgesync.replication.ports import Answer, PeerPort, StorePort, refusal_of
+from edgesync.replication.profiles import PeerCollection
+from edgesync.replication.refusals import Refusal, refusal_for
+
+Fetched = Callable[[Refusal | None], None]
+
+
+class BlobWanted(NamedTuple):
+    """A blob that a pushed revision needs."""
+
+    collection: PeerCollection
+    doc_id: str
+    blob: BlobRef
+
+
+class IncomingBlobs:
+    """Fetch each blob once, a few at a time, straight into the store's files."""
+
+    def __init__(self, store: StorePort, peer: PeerPort, limits: Limits) -> None:
+        self._store = store
+        self._peer = peer
+        self._limits = limits
+        self._last_sink = 0
+        self._queue: deque[BlobWanted] = deque()
+        self._waiters: dict[str, list[Fetched]] = {}
+        self._under_way = 0
+        self.bytes_appending = 0
+
+    def fetch(self, wanted: BlobWanted, then: Fetched) -> None:
+        """Get a blob into the store; `then` is told why not, or None."""
+        waiters = self._waiters.setdefault(wanted.blob.digest, [])
+        waiters.append(then)
+        if len(waiters) == 1:
+            self._queue.append(wanted)
+            self._start()
+
+    def _start(self) -> None:
+        while self._queue and self._under_way < self._limits.max_blob_transfers:
+            self._under_way += 1
+            self._last_sink += 1
+            _IncomingBlob(self, self._queue.popleft(), self._last_sink)
+
+    def finished(self, digest: str, refusal: Refusal | None) -> None:
+        """Tell all that wait for a blob, and start the next one."""
+        self._under_way -= 1
+        for then in self._waiters.pop(digest):
+            then(refusal)
+        self._start()
+
+    def ask_for(self, wanted: BlobWanted, on_piece: Callable[[MessagePiece], None]) -> None:
+        """Send the `getAttachment`."""
+        properties = wanted.collection.properties("getAttachment")
+        properties["digest"] = wanted.blob.digest
+        properties["docID"] = wanted.doc_id
+        if wanted.blob.compressible:
+            properties["compress"] = "true"
+        self._peer.fetch(properties, on_piece)
+
+    def append(self, sink: int, data: bytes, then: Callable[[Answer], None]) -> None:
+        """Write a piece; the bytes count until the store has them."""
+        size = len(data)
+        self.bytes_appending += size
+
+        def appended(answer: Answer) -> None:
+            self.bytes_appending -= size
+            then(answer)
+
+        self._store.ask(AppendBlob(self._store.new_id(), sink, data), appended)
+
+    def finish(self, sink: int, blob: BlobRef, then: Callable[[Answer], None]) -> None:
+        """Have the digest checked and the file named."""
+        call = FinishBlob(self._store.new_id(), sink, blob.digest, blob.length)
+        self._store.ask(call, then)
+
+    def drop(self, sink: int) -> None:
+        """Throw away what came of a blob."""
+        self._store.ask(DropBlob(self._store.new_id(), sink), lambda _answer: None)
+
+
+class _IncomingBlob:
+    """A blob on its way from the client into a sink of the store."""
+
+    def __init__(self, blobs: IncomingBlobs, wanted: BlobWanted, sink: int) -> None:
+        self._blobs = blobs
+        self._blob = wanted.blob
+        self._sink = sink
+        self._error_text: list[bytes] = []
+        self._failure: EdgeSyncError | None = None
+        blobs.ask_for(wanted, self._take)
+
+    def _take(self, piece: MessagePiece) -> None:
+        if piece.message.is_error:
+            self._take_error(piece)
+            return
+        if piece.data and self._failure is None:
+            self._blobs.append(self._sink, piece.data, self._appended)
+        if piece.is_last:
+            if self._failure is None:
+                self._blobs.finish(self._sink, self._blob, self._finished)
+            else:
+                self._give_up(refusal_for(self._failure))
+
+    def _take_error(self, piece: MessagePiece) -> None:
+        """Fail the revision with what the client said. Spec: replication.md §3.8."""
+        if len(self._error_text) < 2:  # a text needs no more
+            self._error_text.append(piece.data)
+        if piece.is_last:
+            self._give_up(refusal_of(piece.message, b"".join(self._error_text)))
+
+    def _appended(self, answer: Answer) -> None:
+        if isinstance(answer, EdgeSyncError) and self._failure is None:
+            self._failure = answer
+
+    def _finished(self, answer: Answer) -> None:
+        if self._failure is not None:
+            self._give_up(refusal_for(self._failure))
+        elif isinstance(answer, EdgeSyncError):
+            self._blobs.finished(self._blob.digest, refusal_for(answer))
+        else:
+            self._blobs.finished(self._blob.digest, None)
+
+    def _give_up(self, refusal: Refusal) -> None:
+        self._blobs.drop(self._sink)
+        self._blobs.finished(self._blob.digest, refusal)

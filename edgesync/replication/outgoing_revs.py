@@ -1,0 +1,154 @@
+"""Send the revisions a client asked for. Spec: replication.md §3.7, §3.10, §4."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edgesync.blip.message import OutgoingMessage
+from edgesync.documents.rev_id import RevID
+from edgesync.documents.store_calls import Change, ReadRev, StoredRev
+from edgesync.errors import CollectionNotFoundError, EdgeSyncError, StoreDamagedError
+from edgesync.limits import Limits
+from edgesync.replication.ports import Answer, PeerPort, Reply, StorePort
+from edgesync.replication.profiles import PeerCollection
+
+GONE = 404
+SUPERSEDED = 410
+UNREADABLE = 500
+
+
+class WantedRev(NamedTuple):
+    """A revision that the client answered our `changes` for."""
+
+    collection: PeerCollection
+    change: Change
+    known: frozenset[str]  # revisions of the document that the client has
+    max_history: int  # revisions to name, the sent one included
+    settled: Callable[[str], None]  # called with the document's ID when it is through
+
+
+class OutgoingRevs:
+    """Read and send what is wanted, in order, within the windows of replication.md §4.
+
+    A wanted revision is waiting, then being read, then read, then in
+    transmission, then unanswered. What is being read or beyond counts with its
+    size, so that memory is bounded however large the documents are.
+    """
+
+    def __init__(self, store: StorePort, peer: PeerPort, limits: Limits) -> None:
+        self._store = store
+        self._peer = peer
+        self._limits = limits
+        self._waiting: deque[WantedRev] = deque()
+        self._reading = 0
+        self._read: deque[tuple[WantedRev, StoredRev]] = deque()
+        self._in_transmission: list[OutgoingMessage] = []
+        self._unanswered = 0
+        self._unanswered_bytes = 0
+        self.sent = 0
+
+    @property
+    def queued(self) -> int:
+        """Revisions that have not begun to be sent."""
+        return len(self._waiting) + self._reading + len(self._read)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is to be sent or answered."""
+        return bool(self._unanswered or self._waiting or self._reading or self._read)
+
+    def send(self, wanted: WantedRev) -> None:
+        """Queue a revision; it will be followed by exactly one `rev` or `norev`."""
+        self._waiting.append(wanted)
+
+    def pump(self) -> None:
+        """Read and send as far as the windows allow; called after every event and frame."""
+        if self._in_transmission:
+            self._in_transmission = [m for m in self._in_transmission if not m.is_sent]
+        while self._read and len(self._in_transmission) < self._limits.max_revs_in_transmission:
+            self._transmit(*self._read.popleft())
+        while self._waiting and self._may_read():
+            self._read_next()
+
+    def _may_read(self) -> bool:
+        under_way = self._reading + len(self._read)
+        return (
+            under_way < 2 * self._limits.max_revs_in_transmission
+            and self._unanswered_bytes < self._limits.max_rev_bytes_unanswered
+        )
+
+    def _read_next(self) -> None:
+        wanted = self._waiting.popleft()
+        self._reading += 1
+        self._unanswered_bytes += wanted.change.body_bytes
+        call = ReadRev(self._store.new_id(), wanted.collection.path, wanted.change.doc_id)
+        self._store.ask(call, lambda found: self._take(wanted, found))
+
+    def _take(self, wanted: WantedRev, found: Answer) -> None:
+        self._reading -= 1
+        if isinstance(found, StoredRev) and found.rev_id == wanted.change.rev_id:
+            self._read.append((wanted, found))
+            return
+        if found is None or isinstance(found, CollectionNotFoundError):
+            error = GONE
+        elif isinstance(found, StoredRev):
+            error = SUPERSEDED  # the newer one is offered when the feed comes to it
+        elif isinstance(found, StoreDamagedError):
+            error = UNREADABLE  # for good; the operator is told by the store
+        else:
+            # Passing trouble: a `norev` would count as done for the client, a lost
+            # connection makes it come back.
+            assert isinstance(found, EdgeSyncError)
+            raise found
+        self._say_no(wanted, error)
+
+    def _say_no(self, wanted: WantedRev, error: int) -> None:
+        change = wanted.change
+        properties = wanted.collection.properties("norev")
+        properties["id"] = change.doc_id
+        properties["rev"] = change.rev_id
+        properties["sequence"] = str(change.sequence)
+        properties["error"] = str(error)
+        self._peer.notify(properties, b"")
+        self._unanswered_bytes -= change.body_bytes
+        wanted.settled(change.doc_id)
+
+    def _transmit(self, wanted: WantedRev, rev: StoredRev) -> None:
+        properties = wanted.collection.properties("rev")
+        properties["id"] = rev.doc_id
+        properties["rev"] = rev.rev_id
+        properties["sequence"] = str(wanted.change.sequence)
+        if rev.deleted:
+            properties["deleted"] = "1"
+        if rev.ancestors:
+            properties["history"] = history(rev.ancestors, wanted.known, wanted.max_history)
+        self._unanswered += 1
+        self.sent += 1
+        message = self._peer.request(
+            properties, rev.body, lambda reply: self._answered(wanted, reply), compressed=True
+        )
+        self._in_transmission.append(message)
+
+    def _answered(self, wanted: WantedRev, _reply: Reply) -> None:
+        """Settle, whatever the answer: an error is final. Spec: replication.md §3.7.2."""
+        self._unanswered -= 1
+        self._unanswered_bytes -= wanted.change.body_bytes
+        wanted.settled(wanted.change.doc_id)
+
+
+def history(ancestors: tuple[RevID, ...], known: frozenset[str], max_history: int) -> str:
+    """Return the property `history`: ancestors down to the first that the client has.
+
+    If that one lies beyond the wanted length, it takes the last place.
+
+    Spec: replication.md §3.7.3.
+    """
+    room = max_history - 1
+    chain: list[str] = []
+    for ancestor in ancestors:
+        if ancestor in known:
+            return ",".join([*chain[: max(room - 1, 0)], ancestor])
+        chain.append(ancestor)
+    return ",".join(chain[:room])

@@ -1,0 +1,42 @@
+"""Keep documents, blobs and checkpoints of a database in one folder, durably.
+
+Knows SQL, files, threads and what happens when a card is full or a page is
+damaged. Does not know who asks: a replicator and the public API use the same
+calls (`documents.store_calls`), and gevent is not known here at all. Nor does it
+decide what a revision is or which one wins: `documents` does.
+
+A database is a folder::
+
+    lock                 held while open, so that another process is refused
+    database.sqlite3     documents, revisions, checkpoints (and -wal, -shm beside it)
+    blobs/7f/…           the content of blobs, each file named by its digest
+    blobs/incoming/      blobs that have not come whole; emptied when it is opened
+
+Theory of operation. `Engine.submit` sorts a batch of calls to threads and never
+waits. One thread writes: it collects the revisions of all peers for some
+milliseconds, carries them out in one transaction and answers after the commit,
+because a commit costs an fsync whatever is in it. As it is the only writer,
+there are no locks to wait for and no conflicts between transactions. A second
+thread reads beside it, on the snapshot that SQLite's WAL gives; a third moves
+blobs, so that an fsync of a large file delays no commit; a fourth, started when
+first needed, makes backups and looks for damage. Answers go to a queue that the
+owner empties on its own thread (`Engine.deliver`) after it was woken.
+
+One failing call does not spoil its neighbours in a transaction: everything that
+can be refused is refused before anything is written. If SQLite itself fails,
+the transaction is rolled back, all in it are told, and the engine goes on.
+
+The current revision of a document, with its body, is the document's own row;
+its other revisions are in a table beside it, and most documents have none. So a
+new document costs one lookup and one insert. The obvious other design, one
+table of revisions with a pointer to the current one, costs twice the lookups and
+pages. A row says whether the document's revisions are one chain, which is when a
+revision can be placed without loading its tree.
+
+Sequences count over the whole database and are never given out twice: not after
+a purge, nor when a collection is made anew, nor by a backup that was put back,
+because clients take a sequence that they have seen as done.
+
+Sources: documents.md §2, §3, §4, §10 and replication.md §3.3, §4, §7; the
+documentation of SQLite (WAL, result codes) and of fsync(2).
+"""

@@ -1,0 +1,176 @@
+"""Carry out writes, many to a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from edgesync.documents.store_calls import (
+    Committed,
+    CreateCollection,
+    DeleteCollection,
+    InsertRev,
+    PurgeDocument,
+    SaveRev,
+    SetCheckpoint,
+    SetExpiration,
+    StoreCall,
+    StoreResult,
+)
+from edgesync.errors import EdgeSyncError
+from edgesync.limits import Limits
+from edgesync.storage.catalog import Catalog
+from edgesync.storage.changes import Sequences
+from edgesync.storage.local_docs import Checkpoints
+from edgesync.storage.revisions import Revisions
+from edgesync.storage.schema import open_writer
+
+Answer = StoreResult | EdgeSyncError
+
+MAX_SLEEP_S: Final = 60.0
+"""The wall clock may be set while we sleep, so we look at it now and then."""
+
+
+class CommitOutcome(NamedTuple):
+    """What became of a transaction."""
+
+    answers: list[Answer]  # parallel to the calls
+    committed: Committed | None  # None: no document changed
+
+
+class Commits:
+    """The writing side of the database; used by one thread.
+
+    Attributes:
+        catalog: The collections.
+        sequences: The counter of changes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        has_blob: Callable[[str], bool],
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        """Open the database, making or migrating it.
+
+        Args:
+            path: Of the SQLite file.
+            has_blob: Tells whether a blob is stored.
+            limits: `max_revs_depth` counts.
+            clock: Returns seconds since 1970.
+        """
+        self._connection = open_writer(path)
+        self._execute = self._connection.cursor().execute
+        self._clock = clock
+        self.catalog = Catalog(self._connection)
+        self.sequences = Sequences(self._connection)
+        self._revisions = Revisions(
+            self._connection, self.catalog, self.sequences, has_blob, limits
+        )
+        self._checkpoints = Checkpoints(self._connection)
+        self._next_expiry = self._revisions.next_expiry()
+
+    def close(self) -> None:
+        """Close the database; all is committed already."""
+        self._connection.close()
+
+    def carry_out(self, calls: Sequence[StoreCall]) -> CommitOutcome:
+        """Do calls in one transaction; they are durable on return.
+
+        A call that is refused gets its error as its answer, and changes nothing.
+
+        Raises:
+            Exception: SQLite failed; call `roll_back`. Nothing of it is stored.
+        """
+        now = self._clock()
+        self._execute("BEGIN IMMEDIATE")
+        answers = [self._answer(call, now) for call in calls]
+        return CommitOutcome(answers, self._commit())
+
+    def _answer(self, call: StoreCall, now: float) -> Answer:
+        try:
+            return self._do(call, now)
+        except EdgeSyncError as refusal:
+            return refusal
+
+    def _do(self, call: StoreCall, now: float) -> StoreResult:
+        match call:
+            case InsertRev():
+                return self._revisions.insert(call, now)
+            case SaveRev():
+                return self._revisions.save(call, now)
+            case SetCheckpoint():
+                return self._checkpoints.set(call, now)
+            case PurgeDocument():
+                return self._revisions.purge(call, now)
+            case SetExpiration():
+                return self._set_expiration(call, now)
+            case CreateCollection():
+                self.catalog.create(call.collection)
+            case DeleteCollection():
+                self.sequences.drop(call.collection)
+                self.catalog.delete(call.collection)
+            case _:
+                raise RuntimeError(f"{type(call).__name__} is no write")
+        return None
+
+    def _commit(self) -> Committed | None:
+        self.sequences.save()
+        self._execute("COMMIT")
+        self.catalog.publish()
+        return self.sequences.publish()
+
+    def roll_back(self) -> None:
+        """Undo a transaction that failed; SQLite may have done so itself."""
+        if self._connection.in_transaction:
+            with suppress(sqlite3.Error):  # if it stays open, the next BEGIN fails, and we are back
+                self._execute("ROLLBACK")
+        self.catalog.forget()
+        self.sequences.forget()
+
+    # --- expiry and upkeep -------------------------------------------------------------
+
+    def _set_expiration(self, call: SetExpiration, now: float) -> bool:
+        is_there = self._revisions.set_expiration(call, now)
+        if call.at_s is not None and (self._next_expiry is None or call.at_s < self._next_expiry):
+            self._next_expiry = call.at_s
+        return is_there
+
+    def seconds_to_expiry(self) -> float | None:
+        """Return how long to sleep until a document expires, at the most; None: none will."""
+        if self._next_expiry is None:
+            return None
+        return min(max(self._next_expiry - self._clock(), 0.0), MAX_SLEEP_S)
+
+    def purge_expired(self) -> None:
+        """Purge documents whose time has come, some at a time.
+
+        Raises:
+            Exception: SQLite failed; call `roll_back`.
+        """
+        now = self._clock()
+        if self._next_expiry is None or self._next_expiry > now:
+            return
+        self._next_expiry = now + MAX_SLEEP_S  # if it fails, try again then
+        self._execute("BEGIN IMMEDIATE")
+        self._revisions.purge_expired(now)
+        self._commit()
+        self._next_expiry = self._revisions.next_expiry()
+
+    def compact(self, should_stop: Callable[[], bool]) -> None:
+        """Rewrite the database without its unused pages.
+
+        Raises:
+            sqlite3.Error: There is no room for the copy this makes, or it was stopped.
+        """
+        self._connection.set_progress_handler(should_stop, 100_000)
+        try:
+            self._execute("VACUUM")
+            self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._connection.set_progress_handler(None, 0)

@@ -1,0 +1,155 @@
+"""Read documents beside the writer."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from edgesync.documents.rev_id import RevID
+from edgesync.documents.store_calls import (
+    CountDocuments,
+    CurrentRev,
+    FindCurrentRevs,
+    FindMissingBlobs,
+    GetCheckpoint,
+    ListCollections,
+    ListDocuments,
+    ReadChanges,
+    ReadRev,
+    StoreCall,
+    StoredRev,
+    StoreResult,
+)
+from edgesync.storage.blobs import BlobFiles
+from edgesync.storage.catalog import Catalog, find_collection
+from edgesync.storage.changes import ChangesReader, Sequences
+from edgesync.storage.local_docs import Checkpoints
+
+_READ: Final = """SELECT id, doc_id, rev_id, sequence, deleted, parent, CAST(body AS BLOB)
+    FROM document
+    WHERE collection = ? AND doc_id = ? AND (expires_at IS NULL OR expires_at > ?)"""
+_LIST: Final = """SELECT id, doc_id, rev_id, sequence, deleted, parent, CAST(body AS BLOB)
+    FROM document
+    WHERE collection = ? AND doc_id > ? AND deleted = 0
+        AND (expires_at IS NULL OR expires_at > ?)
+    ORDER BY doc_id LIMIT ?"""
+_CURRENT: Final = """SELECT rev_id, deleted FROM document
+    WHERE collection = ? AND doc_id = ? AND (expires_at IS NULL OR expires_at > ?)"""
+# The first count needs the index alone, however large the documents are.
+_COUNT: Final = """SELECT
+    (SELECT count(*) FROM document INDEXED BY document_by_sequence
+     WHERE collection = ?1 AND deleted = 0)
+    - (SELECT count(*) FROM document INDEXED BY document_by_expiry
+       WHERE expires_at <= ?2 AND collection = ?1 AND deleted = 0)"""
+
+_Row = tuple[int, str, RevID, int, int, RevID | None, bytes]
+
+
+class Reader:
+    """The reading side of the database; used by one thread."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        catalog: Catalog,
+        sequences: Sequences,
+        blobs: BlobFiles,
+        clock: Callable[[], float],
+    ) -> None:
+        self._documents = Documents(connection)
+        self._changes = ChangesReader(connection, lambda: sequences.committed)
+        self._checkpoints = Checkpoints(connection)
+        self._catalog = catalog
+        self._blobs = blobs
+        self._clock = clock
+
+    def answer(self, call: StoreCall) -> StoreResult:
+        """Answer a question.
+
+        Raises:
+            CollectionNotFoundError: It is about a collection that is not there.
+            sqlite3.Error: SQLite failed.
+        """
+        match call:
+            case GetCheckpoint():
+                return self._checkpoints.get(call.checkpoint_id)
+            case FindMissingBlobs():
+                return self._blobs.missing(call.digests)
+            case ListCollections():
+                return tuple(self._catalog.committed)
+            case ReadRev() | FindCurrentRevs() | ReadChanges() | ListDocuments() | CountDocuments():
+                return self._of_collection(call)
+            case _:
+                raise RuntimeError(f"{type(call).__name__} is no read")
+
+    def _of_collection(
+        self, call: ReadRev | FindCurrentRevs | ReadChanges | ListDocuments | CountDocuments
+    ) -> StoreResult:
+        number = find_collection(self._catalog.committed, call.collection)
+        now = self._clock()
+        match call:
+            case ReadRev():
+                return self._documents.read(number, call.doc_id, now)
+            case FindCurrentRevs():
+                return self._documents.current_revs(number, call.doc_ids, now)
+            case ReadChanges():
+                return self._changes.read(call, number, now)
+            case ListDocuments():
+                return self._documents.page(number, call.after_doc_id, call.limit, now)
+            case CountDocuments():
+                return self._documents.count(number, now)
+
+
+class Documents:
+    """The documents as readers see them; what has expired is not there.
+
+    Collections are given by their numbers, `now` in seconds since 1970.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.cursor().execute
+
+    def read(self, collection: int, doc_id: str, now: float) -> StoredRev | None:
+        """Return the current revision of a document with its ancestors."""
+        row: _Row | None = self._execute(_READ, (collection, doc_id, now)).fetchone()
+        return self._with_ancestors(row) if row is not None else None
+
+    def page(
+        self, collection: int, after_doc_id: str, limit: int, now: float
+    ) -> tuple[StoredRev, ...]:
+        """Return live documents by rising ID."""
+        rows = self._execute(_LIST, (collection, after_doc_id, now, limit)).fetchall()
+        return tuple(self._with_ancestors(row) for row in rows)
+
+    def count(self, collection: int, now: float) -> int:
+        """Return the number of live documents."""
+        (number,) = self._execute(_COUNT, (collection, now)).fetchone()
+        return int(number)
+
+    def current_revs(
+        self, collection: int, doc_ids: Iterable[str], now: float
+    ) -> tuple[CurrentRev | None, ...]:
+        """Return the current revision of each document, None where there is none."""
+        execute = self._execute
+        rows = (execute(_CURRENT, (collection, doc_id, now)).fetchone() for doc_id in doc_ids)
+        return tuple(CurrentRev(row[0], row[1] == 1) if row else None for row in rows)
+
+    def _with_ancestors(self, row: _Row) -> StoredRev:
+        document, doc_id, rev_id, sequence, deleted, parent, body = row
+        ancestors = self._ancestors(document, parent) if parent is not None else ()
+        return StoredRev(doc_id, rev_id, sequence, deleted == 1, body, ancestors)
+
+    def _ancestors(self, document: int, parent: RevID | None) -> tuple[RevID, ...]:
+        """Follow the parents as far as they are kept, newest first.
+
+        A commit since the document was read may have added revisions, not
+        changed the ones looked for.
+        """
+        rows = self._execute("SELECT rev_id, parent FROM revision WHERE document = ?", (document,))
+        parents: dict[RevID, RevID | None] = dict(rows.fetchall())
+        found: list[RevID] = []
+        while parent is not None and parent in parents:
+            found.append(parent)
+            parent = parents[parent]
+        return tuple(found)

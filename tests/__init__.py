@@ -1,0 +1,1 @@
+"""What runs on any computer, unprivileged, on loopback only."""

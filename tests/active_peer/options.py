@@ -1,0 +1,122 @@
+"""What a synchronisation is to do, and what came of it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tests.active_peer.failures import DocumentFailure
+from tests.active_peer.peer_database import (
+    DEFAULT_COLLECTION,
+    ConflictPolicy,
+    KeepConflict,
+    PeerCollection,
+    RemoteState,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncOptions:
+    """What to do on a connection."""
+
+    push: bool = True
+    pull: bool = True
+    continuous: bool = False
+    """Go on until stopped."""
+    collections: tuple[str, ...] = (DEFAULT_COLLECTION,)
+    """Paths, `scope.name`."""
+    use_collections: bool | None = None
+    """Whether to begin with `getCollections`; None: as 3.1 to 3.3, unless it is the default
+    collection alone. Spec: replication.md §1.1."""
+    doc_ids: frozenset[str] | None = None
+    """Only these documents."""
+    conflicts: ConflictPolicy = KeepConflict.DEFAULT
+    batch: int = 200
+    """Entries of a `proposeChanges`, and what is asked for in `subChanges`."""
+    protocols: tuple[int, ...] = (3,)
+    """What to offer, best first."""
+
+    @property
+    def names_collections(self) -> bool:
+        """Whether messages carry a collection."""
+        if self.use_collections is not None:
+            return self.use_collections
+        return self.collections != (DEFAULT_COLLECTION,)
+
+    def checkpoint_id(self, identity: str, remote_id: str, collection: str) -> str:
+        """Return the name of a checkpoint. Spec: replication.md §7.1."""
+        parts: list[object] = [identity, remote_id]
+        if collection != DEFAULT_COLLECTION:
+            parts += (collection, self.push, self.pull)
+        if self.doc_ids is not None:
+            parts.append(sorted(self.doc_ids))
+        make = hashlib.sha1 if collection == DEFAULT_COLLECTION else hashlib.sha256
+        return "cp-" + base64.b64encode(make(json.dumps(parts).encode()).digest()).decode()
+
+
+@dataclass(slots=True)
+class Result:
+    """What a synchronisation did; it grows while it runs."""
+
+    pushed: int = 0
+    """Revisions that the server took."""
+    already_there: int = 0
+    """Revisions that the server had before they were offered."""
+    pulled: int = 0
+    """Revisions that the server sent and that were stored."""
+    conflicts: int = 0
+    """Conflicts that were resolved."""
+    push_errors: list[DocumentFailure] = field(default_factory=list)
+    pull_errors: list[DocumentFailure] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    """What the server should not have done; a real client may hang or break on it."""
+    protocol: str = ""
+    """The subprotocol agreed on."""
+    fingerprint: str = ""
+    """SHA-256 of the server's certificate in hex, empty without TLS."""
+    seconds: float = 0.0
+
+    def failed_ids(self) -> set[str]:
+        """Return the documents that could not be pushed or pulled."""
+        return {failure.doc_id for failure in [*self.push_errors, *self.pull_errors]}
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionLink:
+    """A collection as this connection speaks of it."""
+
+    collection: PeerCollection
+    index: str | None
+    server_revs: dict[str, str]
+    """What the server is known to have, by document ID."""
+
+    def properties(self, profile: str) -> dict[str, str]:
+        """Return the first properties of a request about it."""
+        if self.index is None:
+            return {"Profile": profile}
+        return {"Profile": profile, "collection": self.index}
+
+    def note_server_rev(self, doc_id: str, rev_id: str) -> None:
+        """Remember what the server has, unless it is known to have something newer."""
+        known = self.server_revs.get(doc_id)
+        order = self.collection.form.order
+        if known is None or order(known) < order(rev_id):
+            self.server_revs[doc_id] = rev_id
+
+    @property
+    def wire_path(self) -> str:
+        """Its name in `getCollections`. Spec: replication.md §3.1."""
+        return self.collection.path.removeprefix("_default.")
+
+
+def link_all(
+    collections: Iterable[PeerCollection], state: RemoteState, *, named: bool
+) -> list[CollectionLink]:
+    """Return the collections with their places in `getCollections`."""
+    return [
+        CollectionLink(collection, str(place) if named else None, state.of(collection.path))
+        for place, collection in enumerate(collections)
+    ]

@@ -1,0 +1,1 @@
+"""Tests of `edgesync.blip`: no socket, no clock."""

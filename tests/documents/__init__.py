@@ -1,0 +1,1 @@
+"""Tests of `edgesync.documents`: no file, no clock."""
