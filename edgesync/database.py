@@ -238,7 +238,7 @@ class Database:
         digest = properties.get("digest")
         if not isinstance(digest, str) or not is_blob_digest(digest):
             return None
-        length = self.ask(lambda call_id: BlobLength(call_id, digest))
+        length: object = self.ask(lambda call_id: BlobLength(call_id, digest))
         if not isinstance(length, int):
             return None
         return io.BufferedReader(BlobReader(self, digest), self._limits.blob_piece_bytes)
@@ -378,7 +378,7 @@ class Collection:
 
     def get(self, doc_id: str) -> Document | None:
         """Return a document, None if it is absent or deleted."""
-        found = self._database.ask(lambda call_id: ReadRev(call_id, self._path, doc_id))
+        found: object = self._database.ask(lambda call_id: ReadRev(call_id, self._path, doc_id))
         if not isinstance(found, StoredRev) or found.deleted:
             return None
         return _document(found)

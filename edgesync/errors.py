@@ -28,7 +28,13 @@
         ListenerError
             PortInUseError
             UnknownInterfaceError
-        IdentityError
+        IdentityError                 a certificate or key that cannot be made, read or used
+            IdentityNotFoundError     no identity has the label
+            DuplicateLabelError       one has it already
+            IdentityExpiredError
+        KeyStoreError                 the key store cannot do what it was asked
+            WrongUnlockKeyError       its files are sound, the key is another's
+            KeyStoreDamagedError      a file is not as it was written
 
 Every message names the thing and the reason; `hint` says the way out. The
 errors know no wire: each border has one table that maps them (`replication`
@@ -36,6 +42,8 @@ to BLIP codes, `net` to HTTP statuses and close codes, `cli` to exit codes).
 """
 
 from __future__ import annotations
+
+from datetime import date
 
 
 class EdgeSyncError(Exception):
@@ -199,3 +207,57 @@ class UnknownInterfaceError(ListenerError):
 
 class IdentityError(EdgeSyncError):
     """A TLS identity cannot be made, read or used."""
+
+
+class IdentityNotFoundError(IdentityError):
+    """The key store has no identity of that label."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(
+            f'there is no identity "{label}"', hint="KeyStore.labels() lists those that there are"
+        )
+        self.label = label
+
+
+class DuplicateLabelError(IdentityError):
+    """The key store has an identity of that label already."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(
+            f'there is an identity "{label}" already',
+            hint="renew it, delete it first, or choose another label",
+        )
+        self.label = label
+
+
+class IdentityExpiredError(IdentityError):
+    """A certificate is past its last day and may not do what was asked of it."""
+
+    def __init__(self, name: str, expired_on: date) -> None:
+        super().__init__(
+            f'the certificate of "{name}" expired on {expired_on.isoformat()}',
+            hint="renew it with KeyStore.renew_identity; if it did not expire, set the clock",
+        )
+
+
+class KeyStoreError(EdgeSyncError):
+    """The key store cannot do what it was asked."""
+
+
+class WrongUnlockKeyError(KeyStoreError):
+    """The key store was not locked with this key or passphrase; its files are sound."""
+
+
+class KeyStoreDamagedError(KeyStoreError):
+    """A file of the key store is not as it was written.
+
+    Attributes:
+        file: The file's name in the key store's folder.
+    """
+
+    def __init__(self, file: str, reason: str, *, hint: str = "") -> None:
+        super().__init__(
+            f'the file "{file}" of the key store is damaged: {reason}',
+            hint=hint or "restore the file from a backup",
+        )
+        self.file = file

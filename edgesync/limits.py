@@ -66,7 +66,7 @@ class Limits:
     max_unanswered_requests: int = 4096
     """Requests that wait for the store or for a place in the outbox."""
     max_rev_requests_outstanding: int = 200
-    """Revisions we asked for and have not stored; above it `proposeChanges` waits (replication.md §5)."""
+    """Revisions we asked for and have not stored; above it `proposeChanges` waits."""
     max_proposals: int = 10_000
     """Entries of one `proposeChanges`; clients send 200."""
     max_collections: int = 256
@@ -101,3 +101,7 @@ class Limits:
     """How long a commit waits for company."""
     max_revs_depth: int = 50
     """Revisions kept of each branch (documents.md §2)."""
+    max_identity_bytes: int = 256 * KIB
+    """A PKCS#12 or PEM file with a key and its chain; a long chain has 20 KiB."""
+    max_chain_certificates: int = 10
+    """Certificates in such a file, or shown by a client; public chains have 2 to 4."""

@@ -307,6 +307,6 @@ def _checked(config: URLEndpointListenerConfiguration) -> tuple[Database, tuple[
     database = collections[0].database
     if any(collection.database is not database for collection in collections):
         raise ConfigurationError("all collections of a listener belong to one database")
-    if not 0 <= config.port <= 65535:  # noqa: PLR2004  # what TCP has
+    if not 0 <= config.port <= 65535:  # what TCP has
         raise ConfigurationError(f"port {config.port} is not in 0 to 65535")
     return database, tuple(collection.path for collection in collections)

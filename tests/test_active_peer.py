@@ -14,11 +14,14 @@ from edgesync.blip.message import IncomingMessage, MessageType
 from edgesync.limits import Limits
 from edgesync.replication.replicator import FrameReceived
 from tests.active_peer.active_replicator import ActiveReplicator
+from tests.active_peer.failures import Refusal
 from tests.active_peer.folder import Folder, FolderError, file_name
-from tests.active_peer.options import Result, SyncOptions
-from tests.active_peer.peer_blobs import BlobReference, PeerBlobs, find_blobs
-from tests.active_peer.peer_database import KeepConflict, PeerDatabase, Taken, encode_body
+from tests.active_peer.joined import JoinedEnd, sync_joined
+from tests.active_peer.options import SyncOptions
+from tests.active_peer.peer_blobs import BlobReference, PeerBlobs
+from tests.active_peer.peer_database import KeepConflict, PeerDatabase
 from tests.active_peer.progress import Checkpoint, PullProgress
+from tests.loopback import Store
 
 RECORDED = Path(__file__).parent / "vectors" / "recorded"
 SERVER = "ws://server/db"
@@ -54,17 +57,14 @@ class Recording:
     def __init__(self, connection: Mapping[str, list[Mapping[str, object]]]) -> None:
         self.client: list[Said] = []
         self.server: list[Said] = []
-        whole: dict[tuple[object, object, object], list[object]] = {}
         for frame in connection["frames"]:
             decoded = frame.get("decoded")
             if not isinstance(decoded, dict) or "bytes" in decoded:
                 continue
             said = self.client if frame["from"] == "client" else self.server
-            key = (frame["from"], decoded["type"] == "MSG", decoded["number"])
             if "part" in decoded:
                 continue  # the blobs' contents do not matter here
             body = decoded.get("body", "").encode()
-            whole[key] = [body]
             said.append(
                 Said(
                     decoded["type"],
@@ -150,9 +150,16 @@ class RecordedServer:
 
 
 def replay(database: PeerDatabase, recording: Recording, options: SyncOptions) -> RecordedServer:
-    """Run the active peer against a recorded server until both are silent."""
+    """Run the active peer against a recorded server to its end."""
     server = RecordedServer(recording)
     peer = ActiveReplicator(database, SERVER, options)
+    exchange_frames(peer, server)
+    assert peer.is_finished
+    return server
+
+
+def exchange_frames(peer: ActiveReplicator, server: RecordedServer) -> None:
+    """Move frames until both are silent."""
     while True:
         moved = False
         while (frame := peer.frame_to_send()) is not None:
@@ -162,13 +169,16 @@ def replay(database: PeerDatabase, recording: Recording, options: SyncOptions) -
             peer.receive(FrameReceived(frame), 0.0)
             moved = True
         if not moved:
-            assert peer.is_finished
-            return server
+            return
 
 
 def edit_as_recorded(database: PeerDatabase, recording: Recording) -> None:
     """Make the documents that the recorded client proposes."""
-    bodies = {(s.properties["id"], s.properties["rev"]): s for s in recording.client if s.properties.get("id")}
+    bodies = {
+        (s.properties["id"], s.properties["rev"]): s
+        for s in recording.client
+        if s.properties.get("id")
+    }
     for proposal in recording.client:
         if proposal.profile != "proposeChanges":
             continue
@@ -181,7 +191,9 @@ def edit_as_recorded(database: PeerDatabase, recording: Recording) -> None:
             sent = bodies.get((doc_id, rev_id))
             chain = (rev_id, parent) if parent else (rev_id,)
             body = sent.body if sent else b"{}"
-            collection.store(doc_id, chain, body, deleted=bool(sent and "deleted" in sent.properties))
+            collection.store(
+                doc_id, chain, body, deleted=bool(sent and "deleted" in sent.properties)
+            )
 
 
 def essence(said: Said) -> object:
@@ -202,7 +214,9 @@ def essence(said: Said) -> object:
 
 
 def requests(said: list[Said], *profiles: str) -> list[object]:
-    found = [essence(s) for s in said if s.type == "MSG" and s.profile in profiles and s.body != b"[]"]
+    found = [
+        essence(s) for s in said if s.type == "MSG" and s.profile in profiles and s.body != b"[]"
+    ]
     return sorted(found, key=repr)
 
 
@@ -244,3 +258,261 @@ def replies(said: list[Said]) -> list[object]:
 def last_checkpoint(said: list[Said], keys: tuple[str, ...]) -> object:
     saved = [json.loads(s.body) for s in said if s.profile == "setCheckpoint"]
     return {key: saved[-1].get(key) for key in keys}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "refusal"),
+    [
+        (
+            "unknown-collection",
+            ("HTTP", 404, "Collection 'field.ships' is not found on the remote server"),
+        ),
+        ("read-only-push", ("HTTP", 403, "Attempting to push to a pull-only replicator")),
+    ],
+)
+def test_a_refused_session_fails_with_the_reason(
+    scenario: str, refusal: tuple[str, int, str]
+) -> None:
+    database = PeerDatabase()
+    named = ("field.meters", "field.ships")
+    paths = named if scenario == "unknown-collection" else ("_default._default",)
+    for path in paths:
+        database.collection(path)
+    recording = next(recordings(scenario))
+    edit_as_recorded(database, recording)
+    server = RecordedServer(recording)
+    peer = ActiveReplicator(database, SERVER, SyncOptions(collections=paths))
+    exchange_frames(peer, server)
+    assert peer.failure is not None
+    assert peer.failure.refusal == Refusal(*refusal)
+
+
+# --- joined with the server ---------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_what_one_peer_pushes_another_pulls(store: Store) -> None:
+    one, other = PeerDatabase(), PeerDatabase()
+    for number in range(450):
+        one.save(f"doc-{number}", {"n": number})
+    assert sync_joined(store, one).pushed == 450
+    assert sync_joined(store, other).pulled == 450
+    assert other.digest(revisions=True) == one.digest(revisions=True)
+
+
+def test_a_second_run_moves_nothing(store: Store) -> None:
+    database = PeerDatabase()
+    database.save("a", {})
+    sync_joined(store, database)
+    result = sync_joined(store, database)
+    assert (result.pushed, result.pulled, result.already_there) == (0, 0, 0)
+
+
+def test_blobs_go_both_ways_over_files(store: Store, tmp_path: Path) -> None:
+    one, other = PeerDatabase(tmp_path / "one"), PeerDatabase(tmp_path / "other")
+    content = bytes(range(256)) * 2000
+    one.save("a", {"raw": one.save_blob(content, "image/png"), "none": one.save_blob(b"")})
+    sync_joined(store, one)
+    sync_joined(store, other)
+    assert other.missing_blobs() == []
+    digest = one.save_blob(content)["digest"]
+    assert other.blobs.read(str(digest)) == content
+
+
+def test_a_missing_blob_is_an_error_of_its_document(store: Store) -> None:
+    database = PeerDatabase()
+    properties = database.save_blob(b"gone")
+    database.blobs.remove(str(properties["digest"]))
+    database.save("a", {"blob": properties})
+    database.save("b", {})
+    result = sync_joined(store, database)
+    assert result.pushed == 1
+    assert result.failed_ids() == {"a"}
+
+
+def in_conflict(store: Store) -> tuple[PeerDatabase, PeerDatabase]:
+    """Make two databases that have changed the same document; the first has pushed."""
+    one, other = PeerDatabase(), PeerDatabase()
+    one.save("shared", {"a": 0, "b": 0})
+    sync_joined(store, one)
+    sync_joined(store, other)
+    one.save("shared", {"a": 1, "b": 0})
+    other.save("shared", {"a": 0, "b": 1})
+    sync_joined(store, one)
+    return one, other
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [
+        (KeepConflict.LOCAL, {"a": 0, "b": 1}),
+        (KeepConflict.REMOTE, {"a": 1, "b": 0}),
+        (lambda _id, ours, theirs: {**ours, "a": theirs["a"]}, {"a": 1, "b": 1}),
+        (lambda _id, _ours, _theirs: None, None),
+    ],
+    ids=["local", "remote", "merged", "deleted"],
+)
+def test_a_conflict_is_resolved_and_pushed_in_one_run(
+    store: Store, policy: KeepConflict, kept: dict[str, object] | None
+) -> None:
+    one, other = in_conflict(store)
+    result = sync_joined(store, other, SyncOptions(conflicts=policy))
+    assert result.conflicts == 1
+    assert result.push_errors == []
+    sync_joined(store, one)
+    assert other.get("shared") == kept
+    assert one.digest(revisions=True) == other.digest(revisions=True)
+
+
+def test_a_conflict_without_a_pull_is_an_error_409(store: Store) -> None:
+    _, other = in_conflict(store)
+    errors = sync_joined(store, other, SyncOptions(pull=False)).push_errors
+    assert [(error.doc_id, error.refusal.code) for error in errors] == [("shared", 409)]
+
+
+def test_a_lost_connection_is_made_good_by_the_next(store: Store) -> None:
+    one, other = PeerDatabase(), PeerDatabase()
+    for number in range(300):
+        one.save(f"doc-{number}", {"n": number})
+    for frames in (1, 5, 50, 200):
+        JoinedEnd(store, one, SyncOptions()).cut(frames)
+    sync_joined(store, one)
+    for frames in (1, 5, 50, 200):
+        JoinedEnd(store, other, SyncOptions()).cut(frames)
+    sync_joined(store, other)
+    assert other.digest(revisions=True) == one.digest(revisions=True)
+
+
+def test_a_continuous_session_pushes_edits_as_they_come(store: Store) -> None:
+    one, other = PeerDatabase(), PeerDatabase()
+    ends = [JoinedEnd(store, database, SyncOptions(continuous=True)) for database in (one, other)]
+    for end in ends:
+        end.run()
+    for number in range(80):  # more generations than a history lists
+        one.save("live", {"n": number})
+    for end in ends:
+        end.changed()
+    assert other.get("live") == {"n": 79}
+    for end in ends:
+        end.close()
+
+
+def test_a_stopped_session_saves_its_checkpoint_and_ends(store: Store) -> None:
+    database = PeerDatabase()
+    end = JoinedEnd(store, database, SyncOptions(continuous=True))
+    end.run()
+    database.save("a", {})
+    end.changed()
+    end.peer.stop()
+    end.run()
+    assert end.peer.is_finished
+    assert sync_joined(store, database).already_there == 0
+    end.close()
+
+
+# --- parts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "body"),
+    [
+        (Checkpoint(), {"time": 9}),
+        (Checkpoint(3), {"time": 9, "local": 3}),
+        (Checkpoint(3, frozenset({2})), {"time": 9, "local": 1, "localCompleted": [0, 2, 3, 1]}),
+        (Checkpoint(4, frozenset({1, 4})), {"time": 9, "local": 0, "localCompleted": [0, 1, 2, 2]}),
+        (Checkpoint(1, frozenset(), 7), {"time": 9, "local": 1, "remote": 7}),
+    ],
+)
+def test_a_checkpoint_lists_what_is_done(checkpoint: Checkpoint, body: dict[str, object]) -> None:
+    assert json.loads(checkpoint.encode(9)) == body
+
+
+def test_a_checkpoint_says_less_after_a_hole_at_its_end() -> None:
+    decoded = Checkpoint.decode(Checkpoint(4, frozenset({1, 4})).encode(9))
+    assert decoded == Checkpoint(3, frozenset({1}))
+
+
+def test_two_checkpoints_agree_on_what_both_have_done() -> None:
+    ours, theirs = Checkpoint(9, frozenset({3, 8}), 5), Checkpoint(6, frozenset({2}), 7)
+    assert ours.agree(theirs) == Checkpoint(6, frozenset({2, 3}), 5)
+
+
+def test_the_pull_stands_before_the_first_unfinished_sequence() -> None:
+    progress = PullProgress(1)
+    for sequence in (2, 4, 7):
+        progress.announce(sequence)
+    progress.finish(4)
+    assert progress.done == 1
+    progress.finish(2)
+    assert progress.done == 4
+
+
+def test_a_blob_with_other_content_is_not_kept(tmp_path: Path) -> None:
+    for blobs in (PeerBlobs(), PeerBlobs(tmp_path)):
+        digest, length = PeerBlobs().add(b"right")
+        writer = blobs.writer()
+        writer.write(b"wrong")
+        assert not blobs.finish(writer, BlobReference(digest, length, False))
+        assert digest not in blobs
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- folders ------------------------------------------------------------------------
+
+
+def test_a_pulled_folder_has_equal_documents(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    bodies = {"plain.json": {"a": 1.0}, "Füllstand.json": {"ü": "☃"}, "a%2Fb.json": {}}
+    for name, body in bodies.items():
+        (tmp_path / "from" / name).write_text(json.dumps(body))
+    pushing = Folder(tmp_path / "from", "_default")
+    assert pushing.take_edits() == 3
+    sync_joined(store, pushing.database)
+    pulling = Folder(tmp_path / "to", "_default")
+    sync_joined(store, pulling.database)
+    assert pulling.write_back() == 3
+    found = {f.name: json.loads(f.read_text()) for f in (tmp_path / "to").glob("*.json")}
+    assert found == bodies
+
+
+def test_an_edited_folder_pushes_the_edits_alone(store: Store, tmp_path: Path) -> None:
+    for name in ("stays", "edited", "removed"):
+        (tmp_path / f"{name}.json").write_text("{}")
+    folder = Folder(tmp_path, "_default")
+    folder.take_edits()
+    sync_joined(store, folder.database)
+    folder.save()
+    (tmp_path / "edited.json").write_text('{"edited": true}')
+    (tmp_path / "removed.json").unlink()
+    again = Folder(tmp_path, "_default")
+    assert again.take_edits() == 2
+    assert sync_joined(store, again.database).pushed == 2
+    other = PeerDatabase()
+    sync_joined(store, other)
+    assert other.default_collection.ids() == ["edited", "stays"]
+
+
+def test_a_folder_belongs_to_one_collection(tmp_path: Path) -> None:
+    Folder(tmp_path, "a.b").save()
+    with pytest.raises(FolderError, match=r"holds documents of a\.b"):
+        Folder(tmp_path, "a.c")
+
+
+def test_a_file_that_is_no_object_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("[1]")
+    with pytest.raises(FolderError, match=r"bad\.json is no JSON object"):
+        Folder(tmp_path, "_default").take_edits()
+
+
+@pytest.mark.parametrize("doc_id", ["a/b", ".hidden", "100%", 'what?"', "é" * 120, "/" * 240])
+def test_any_document_id_gets_a_file_name(doc_id: str, tmp_path: Path) -> None:
+    (tmp_path / file_name(doc_id)).write_text("{}")
+    assert [file.name for file in tmp_path.iterdir()] == [file_name(doc_id)]
+    assert not file_name(doc_id).startswith(".")

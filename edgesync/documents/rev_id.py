@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from itertools import pairwise
 from typing import Final, NewType
 
 import orjson
@@ -82,6 +83,6 @@ def parse_history(rev: str, history: str) -> tuple[RevID, ...]:
         return (parse_rev_id(rev),)
     chain = (parse_rev_id(rev), *(parse_rev_id(text.strip()) for text in history.split(",")))
     generations = [generation(rev_id) for rev_id in chain]
-    if any(older >= newer for newer, older in zip(generations, generations[1:], strict=False)):
+    if any(older >= newer for newer, older in pairwise(generations)):
         raise InvalidRevIDError(f"the history of {rev} does not descend")
     return chain

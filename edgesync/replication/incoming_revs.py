@@ -8,8 +8,8 @@ from typing import Final
 
 import orjson
 
-from edgesync.blip.message import IncomingMessage, bool_property
-from edgesync.documents.body import Body, BlobRef, parse_body
+from edgesync.blip.message import bool_property
+from edgesync.documents.body import BlobRef, Body, parse_body
 from edgesync.documents.names import check_doc_id
 from edgesync.documents.rev_id import RevID, parse_history
 from edgesync.documents.store_calls import FindMissingBlobs, Inserted, InsertRev

@@ -32,7 +32,6 @@ from edgesync.replication.profiles import (
 from edgesync.replication.refusals import Refusal
 from edgesync.replication.rev_finder import RevFinder
 
-
 PIECES_AT_A_TIME: Final = 16
 """Of up to 64 KiB; a few milliseconds of work."""
 
@@ -345,7 +344,7 @@ class Replicator:
         elif running is not None and not running.is_ended:
             self._peer.refuse(request.message, refusals.ALREADY_SUBSCRIBED)
         else:
-            v2 = self._settings.protocol == 2  # noqa: PLR2004  # the protocol's number
+            v2 = self._settings.protocol == 2  # the protocol's number
             feed = ChangesFeed(
                 request.collection,
                 wanted,

@@ -183,6 +183,8 @@ class ActiveReplicator:
                 half.save_if_due(self._now, is_last=self._state is State.STOPPING)
             if self._is_over():
                 self._go(State.FINISHED)
+                for half in self._halves:
+                    half.push.report_unresolved()
 
     def _is_over(self) -> bool:
         if self._state is State.STOPPING:

@@ -16,7 +16,8 @@ from tests.active_peer.progress import Checkpoint
 MAX_UNANSWERED_PROPOSALS: Final = 5
 MAX_UNANSWERED_BYTES: Final = 2 << 20
 MAX_ACCEPTED: Final = 600
-CONFLICT_TEXT: Final = "conflicts with newer server revision"
+CONFLICT: Final = Refusal("HTTP", 409, "conflicts with newer server revision")
+CONFLICTS: Final = frozenset({("HTTP", 409), ("LiteCore", 8)})
 
 
 class _Accepted(NamedTuple):
@@ -229,8 +230,8 @@ class PushHalf:
             self._link.server_revs[document.doc_id] = server_rev
             self._again.append(document)
             return
-        self._report(document, Refusal("HTTP", 409, CONFLICT_TEXT))
         if not self._options.pull:
+            self._report(document, CONFLICT)
             self._done(document)
             return
         current = self._link.collection.document(document.doc_id)
@@ -252,9 +253,8 @@ class PushHalf:
         if document.deleted:
             properties["deleted"] = "1"
         if len(document.chain) > 1:
-            known = self._link.server_revs.get(document.doc_id)
             history = self._link.collection.form.history(
-                document.chain, () if known is None else (known,), max_history
+                document.chain, self._link.server_revs.get(document.doc_id), max_history
             )
             properties["history"] = history
         self._unanswered_bytes += len(document.body)
@@ -272,6 +272,9 @@ class PushHalf:
             self._link.note_server_rev(document.doc_id, document.rev_id)
             self._done(document)
             return
+        if refusal[:2] in CONFLICTS:
+            self._conflict(document, "")
+            return
         self._report(document, refusal)
         if refusal.is_transient:
             self._release(document)  # stays pending: the next run offers it
@@ -281,6 +284,12 @@ class PushHalf:
             self._release(document)
         else:
             self._done(document)
+
+    def report_unresolved(self) -> None:
+        """Report, at the end, what the server's conflicting revision did not come for."""
+        for doc_id in self._conflicting:
+            failure = DocumentFailure(self._link.collection.path, doc_id, CONFLICT)
+            self._result.push_errors.append(failure)
 
     def _report(self, document: PeerDocument, refusal: Refusal) -> None:
         failure = DocumentFailure(self._link.collection.path, document.doc_id, refusal)

@@ -288,6 +288,7 @@ class _Run:
                 last_input_at = now
             self._react(link, replicator, now, deadline)
             if link.is_closed:
+                link.close(NORMAL)  # sends the echo of the server's CLOSE, which is queued
                 raise link.close_error()
             if self._timeout_s is not None and now - last_input_at > self._timeout_s:
                 raise SyncError(f"nothing came from the server for {self._timeout_s:g} s")

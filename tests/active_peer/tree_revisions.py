@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Container
 from typing import Final
 
 Chain = tuple[str, ...]
@@ -45,14 +44,17 @@ class TreeRevisions:
             raise ValueError(f"the history of {rev} does not descend")
         return chain
 
-    def history(self, chain: Chain, known: Container[str], max_history: int) -> str:
-        """Write the property `history`, down to the first that the other side has."""
-        listed: list[str] = []
-        for ancestor in chain[1:]:
-            if ancestor in known:
-                return ",".join([*listed[: max(max_history - 2, 0)], ancestor])
-            listed.append(ancestor)
-        return ",".join(listed[: max(max_history - 1, 0)])
+    def history(self, chain: Chain, known: str | None, max_history: int) -> str:
+        """Write the property `history`, down to the revision that the other side has.
+
+        If that one lies deeper than is wanted or kept here, it takes the last place.
+        """
+        ancestors = chain[1:]
+        if known is None:
+            return ",".join(ancestors[: max_history - 1])
+        if known in ancestors:
+            ancestors = ancestors[: ancestors.index(known)]
+        return ",".join((*ancestors[: max_history - 2], known))
 
     def known_ancestors(self, chain: Chain, offered: str) -> list[str]:
         """List what can be an ancestor of an offered revision, for a reply to `changes`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -58,6 +58,3 @@ def fixture(tmp_path: Path) -> Iterator[Fixture]:
     store = Store(tmp_path / "db.edgesync")
     yield Fixture(store)
     store.close()
-
-
-

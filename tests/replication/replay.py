@@ -19,8 +19,8 @@ from edgesync.documents.rev_id import RevID
 from edgesync.documents.store_calls import (
     AppendBlob,
     FinishBlob,
-    InsertRev,
     Inserted,
+    InsertRev,
     SetCheckpoint,
 )
 from tests.loopback import Message, PassiveEnd, Store

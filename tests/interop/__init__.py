@@ -1,0 +1,1 @@
+"""Real Couchbase Lite clients against `edgesyncd` as a process of its own."""
