@@ -20,10 +20,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgesync.authenticator import ListenerPasswordAuthenticator
+    from edgesync.authenticator import (
+        ListenerCertificateAuthenticator,
+        ListenerCertificateAuthenticatorDelegate,
+        ListenerPasswordAuthenticator,
+    )
     from edgesync.database import BlobReader, Collection, Database, Document
     from edgesync.documents.store_calls import Change
     from edgesync.errors import EdgeSyncError
+    from edgesync.identity.certificate import KeyType, KeyUsages
     from edgesync.limits import Limits
     from edgesync.listener import (
         ConnectionInfo,
@@ -31,11 +36,13 @@ if TYPE_CHECKING:
         URLEndpointListener,
         URLEndpointListenerConfiguration,
     )
-    from edgesync.tls_identity import TLSIdentity
+    from edgesync.tls_identity import KeyStore, TLSIdentity
 
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "ListenerCertificateAuthenticator": "authenticator",
+    "ListenerCertificateAuthenticatorDelegate": "authenticator",
     "ListenerPasswordAuthenticator": "authenticator",
     "BlobReader": "database",
     "Collection": "database",
@@ -43,11 +50,14 @@ _ROOMS = {
     "Document": "database",
     "Change": "documents.store_calls",
     "EdgeSyncError": "errors",
+    "KeyType": "identity.certificate",
+    "KeyUsages": "identity.certificate",
     "Limits": "limits",
     "ConnectionInfo": "listener",
     "ConnectionStatus": "listener",
     "URLEndpointListener": "listener",
     "URLEndpointListenerConfiguration": "listener",
+    "KeyStore": "tls_identity",
     "TLSIdentity": "tls_identity",
 }
 
@@ -60,7 +70,12 @@ __all__ = [
     "Database",
     "Document",
     "EdgeSyncError",
+    "KeyStore",
+    "KeyType",
+    "KeyUsages",
     "Limits",
+    "ListenerCertificateAuthenticator",
+    "ListenerCertificateAuthenticatorDelegate",
     "ListenerPasswordAuthenticator",
     "TLSIdentity",
     "URLEndpointListener",

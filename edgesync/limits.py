@@ -104,4 +104,4 @@ class Limits:
     max_identity_bytes: int = 256 * KIB
     """A PKCS#12 or PEM file with a key and its chain; a long chain has 20 KiB."""
     max_chain_certificates: int = 10
-    """Certificates in such a file, or shown by a client; public chains have 2 to 4."""
+    """Certificates of such a chain; public chains have 2 to 4."""

@@ -3,150 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from edgesync.blip.connection import Connection
-from edgesync.blip.message import IncomingMessage, MessageType
-from edgesync.limits import Limits
-from edgesync.replication.replicator import FrameReceived
-from tests.active_peer.active_replicator import ActiveReplicator
-from tests.active_peer.failures import Refusal
+from tests.active_peer.__main__ import main
+from tests.active_peer.active_replicator import ActiveReplicator, DatabaseChanged
+from tests.active_peer.failures import Refusal, SyncError
 from tests.active_peer.folder import Folder, FolderError, file_name
 from tests.active_peer.joined import JoinedEnd, sync_joined
 from tests.active_peer.options import SyncOptions
 from tests.active_peer.peer_blobs import BlobReference, PeerBlobs
 from tests.active_peer.peer_database import KeepConflict, PeerDatabase
 from tests.active_peer.progress import Checkpoint, PullProgress
+from tests.active_peer.recorded_server import (
+    RecordedServer,
+    Recording,
+    Said,
+    exchange_frames,
+    recordings,
+)
+from tests.active_peer.sync import ContinuousSync, sync
+from tests.interop.edgesyncd import Edgesyncd
 from tests.loopback import Store
 
-RECORDED = Path(__file__).parent / "vectors" / "recorded"
 SERVER = "ws://server/db"
 
 
 # --- recordings --------------------------------------------------------------------
-
-
-class Said(NamedTuple):
-    """A message, as recorded or as sent."""
-
-    type: str
-    properties: Mapping[str, str]
-    flags: int
-    body: bytes
-    number: int
-
-    @property
-    def profile(self) -> str:
-        return self.properties.get("Profile", "")
-
-    @property
-    def subject(self) -> tuple[str | None, ...]:
-        """What tells it from others of the same profile."""
-        keys = ("Profile", "collection", "id", "rev", "digest")
-        wanted = keys if self.profile in ("rev", "getAttachment") else keys[:2]
-        return tuple(self.properties.get(key) for key in wanted)
-
-
-class Recording:
-    """One recorded connection: what each side said."""
-
-    def __init__(self, connection: Mapping[str, list[Mapping[str, object]]]) -> None:
-        self.client: list[Said] = []
-        self.server: list[Said] = []
-        for frame in connection["frames"]:
-            decoded = frame.get("decoded")
-            if not isinstance(decoded, dict) or "bytes" in decoded:
-                continue
-            said = self.client if frame["from"] == "client" else self.server
-            if "part" in decoded:
-                continue  # the blobs' contents do not matter here
-            body = decoded.get("body", "").encode()
-            said.append(
-                Said(
-                    decoded["type"],
-                    dict(decoded.get("properties", [])),
-                    int(decoded["flags"], 16) & ~0x40,
-                    body,
-                    decoded["number"],
-                )
-            )
-
-    def reply_to(self, request: Said, side: list[Said]) -> Said:
-        return next(s for s in side if s.type != "MSG" and s.number == request.number)
-
-
-def recordings(scenario: str) -> Iterator[Recording]:
-    text = (RECORDED / f"{scenario}.cbl-3.2.4.json").read_text(encoding="utf-8")
-    for connection in json.loads(text)["connections"]:
-        yield Recording(connection)
-
-
-class RecordedServer:
-    """Answer as the recorded server did, each time the client says the recorded thing."""
-
-    def __init__(self, recording: Recording) -> None:
-        self.connection = Connection(Limits())
-        self.received: list[Said] = []
-        self._recording = recording
-        self._unused = list(recording.client)
-        self._requests = [said for said in recording.server if said.type == "MSG"]
-        self._is_subscribed: set[str | None] = set()
-        self._is_wanted = False
-        self._arrived: set[str] = set()
-
-    def take(self, frame: bytes) -> None:
-        for piece in self.connection.receive(frame):
-            assert piece.is_first
-            assert piece.is_last
-            self._hear(piece.message, piece.data)
-        self._speak()
-
-    def _hear(self, message: IncomingMessage, body: bytes) -> None:
-        flags = message.type | message.compressed << 3 | message.urgent << 4 | message.noreply << 5
-        said = Said(message.type.name, message.properties, flags, body, message.number)
-        self.received.append(said)
-        if message.type is not MessageType.MSG:
-            self._is_wanted = True
-            return
-        if said.profile == "subChanges":
-            self._is_subscribed.add(said.properties.get("collection"))
-        self._arrived.add(said.properties.get("id", ""))
-        if not message.noreply:
-            self._answer(message, said)
-
-    def _answer(self, message: IncomingMessage, said: Said) -> None:
-        for known in self._unused:
-            if known.type == "MSG" and known.subject == said.subject and not known.flags & 0x20:
-                self._unused.remove(known)
-                reply = self._recording.reply_to(known, self._recording.server)
-                break
-        else:  # a `setCheckpoint` more than the recorded client sent
-            assert said.profile == "setCheckpoint", said
-            reply = Said("RPY", {"rev": "99-cc"}, 1, b"", 0)
-        if reply.type == "ERR":
-            code = int(reply.properties["Error-Code"])
-            text = reply.body.decode()
-            self.connection.send_error(message, reply.properties["Error-Domain"], code, text)
-        else:
-            self.connection.send_reply(message, reply.properties, reply.body)
-
-    def _speak(self) -> None:
-        for said in list(self._requests):
-            if said.profile == "changes":
-                may = said.properties.get("collection") in self._is_subscribed
-            elif said.profile == "getAttachment":
-                may = said.properties["docID"] in self._arrived
-            else:
-                may = self._is_wanted
-            if may:
-                self._requests.remove(said)
-                self.connection.send_request(
-                    said.properties, said.body, urgent=True, noreply=bool(said.flags & 0x20)
-                )
 
 
 def replay(database: PeerDatabase, recording: Recording, options: SyncOptions) -> RecordedServer:
@@ -156,20 +46,6 @@ def replay(database: PeerDatabase, recording: Recording, options: SyncOptions) -
     exchange_frames(peer, server)
     assert peer.is_finished
     return server
-
-
-def exchange_frames(peer: ActiveReplicator, server: RecordedServer) -> None:
-    """Move frames until both are silent."""
-    while True:
-        moved = False
-        while (frame := peer.frame_to_send()) is not None:
-            server.take(frame)
-            moved = True
-        while (frame := server.connection.frame_to_send()) is not None:
-            peer.receive(FrameReceived(frame), 0.0)
-            moved = True
-        if not moved:
-            return
 
 
 def edit_as_recorded(database: PeerDatabase, recording: Recording) -> None:
@@ -403,6 +279,35 @@ def test_a_continuous_session_pushes_edits_as_they_come(store: Store) -> None:
         end.close()
 
 
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32))
+def test_peers_converge_under_any_interleaving(seed: int) -> None:
+    chance = random.Random(seed)
+    with TemporaryDirectory() as folder, closing(Store(Path(folder))) as store:
+        peers = [PeerDatabase(), PeerDatabase(), PeerDatabase()]
+        ends = [JoinedEnd(store, p, SyncOptions(continuous=True), chance=chance) for p in peers]
+        for edit in range(30):
+            place = chance.randrange(3)
+            edit_at_random(peers[place], edit, chance)
+            ends[place].peer.receive(DatabaseChanged(), 0.0)
+            for end in chance.choices(ends, k=chance.randrange(20)):
+                end.step()
+        while sum(end.step() for end in ends):
+            pass
+        for peer, end in zip(peers, ends, strict=True):
+            assert peer.digest() == peers[0].digest()
+            assert end.peer.result.complaints == []
+            end.close()
+
+
+def edit_at_random(database: PeerDatabase, edit: int, chance: random.Random) -> None:
+    doc_id = f"doc-{chance.randrange(4)}"
+    if chance.random() < 0.2 and database.get(doc_id) is not None:
+        database.delete(doc_id)
+    else:
+        database.save(doc_id, {"edit": edit})
+
+
 def test_a_stopped_session_saves_its_checkpoint_and_ends(store: Store) -> None:
     database = PeerDatabase()
     end = JoinedEnd(store, database, SyncOptions(continuous=True))
@@ -414,6 +319,84 @@ def test_a_stopped_session_saves_its_checkpoint_and_ends(store: Store) -> None:
     assert end.peer.is_finished
     assert sync_joined(store, database).already_there == 0
     end.close()
+
+
+# --- over sockets -------------------------------------------------------------------
+
+
+@pytest.fixture(params=["ws", "wss"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edgesyncd]:
+    with Edgesyncd(tmp_path / "server", tls=request.param == "wss") as running:
+        yield running
+
+
+def test_documents_and_blobs_go_over_the_socket(server: Edgesyncd) -> None:
+    one, other = PeerDatabase(), PeerDatabase()
+    content = bytes(range(256)) * 4000
+    one.save("with-blob", {"blob": one.save_blob(content, "image/png")})
+    for number in range(500):
+        one.save(f"doc-{number}", {"n": number, "text": "word " * 100})
+    assert sync(one, server.url).complaints == []
+    assert sync(other, server.url).pulled == 501
+    assert other.digest(revisions=True) == one.digest(revisions=True)
+    assert other.missing_blobs() == []
+
+
+def test_continuous_peers_see_each_others_edits(server: Edgesyncd) -> None:
+    one, other = PeerDatabase(), PeerDatabase()
+    with ContinuousSync(one, server.url) as here, ContinuousSync(other, server.url) as there:
+        one.save("ping", {"from": "one"})
+        there.wait_for(lambda: other.get("ping") == {"from": "one"})
+        other.save("ping", {"from": "other"})
+        here.wait_for(lambda: one.get("ping") == {"from": "other"})
+        assert here.stop().complaints == []
+        assert there.stop().complaints == []
+
+
+def test_a_killed_server_is_a_passing_failure(server: Edgesyncd) -> None:
+    database = PeerDatabase()
+    with ContinuousSync(database, server.url) as peer:
+        peer.wait_idle()
+        server.kill()
+        with pytest.raises(SyncError, match="broke the connection off") as caught:
+            peer.wait_for(lambda: False)
+    assert caught.value.is_transient
+
+
+def test_a_continuous_peer_comes_back_if_it_is_told_to(server: Edgesyncd) -> None:
+    database = PeerDatabase()
+    with ContinuousSync(database, server.url, retry_after_s=0.1) as peer:
+        peer.wait_idle()
+        server.kill()
+        database.save("meanwhile", {})
+        server.start()
+        peer.wait_for(lambda: peer.result.pushed == 1)
+
+
+def test_an_unknown_database_is_an_answer_404(server: Edgesyncd) -> None:
+    with pytest.raises(SyncError) as caught:
+        sync(PeerDatabase(), f"{server.url}-other")
+    assert caught.value.http_status == 404
+
+
+def test_the_command_moves_a_folder(
+    server: Edgesyncd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "one.json").write_text('{"n": 1}')
+    there = [server.url, str(tmp_path / "to"), "--collection", "field.meters"]
+    assert main(["push", server.url, str(tmp_path / "from"), "--collection", "field.meters"]) == 0
+    assert main(["pull", *there]) == 0
+    assert json.loads((tmp_path / "to" / "one.json").read_text()) == {"n": 1}
+    assert "1 pulled" in capsys.readouterr().out
+
+
+def test_the_command_fails_on_a_certificate_that_is_not_pinned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Edgesyncd(tmp_path / "server", tls=True) as server:
+        assert main(["pull", server.url, str(tmp_path / "to"), "--fingerprint", "00:11"]) == 1
+    assert "is not the pinned one" in capsys.readouterr().err
 
 
 # --- parts --------------------------------------------------------------------------

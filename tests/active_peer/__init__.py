@@ -21,6 +21,8 @@ server's), `sync` drives it over a real socket.
     peer_socket.py        TCP, TLS and WebSocket in one thread
     sync.py               blocking and continuous synchronisation
     folder.py             a folder of JSON files as a database
+    joined.py             the machine and the server's replicator, joined in memory
+    recorded_server.py    a server made of a recorded conversation
     __main__.py           `python -m tests.active_peer push|pull URL DIR`
 
 Where it differs from a real client: revisions are stored one by one, so replies

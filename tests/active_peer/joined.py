@@ -33,8 +33,12 @@ class JoinedEnd(PassiveEnd):
 
     def run(self) -> None:
         """Move frames and answers until nothing moves any more."""
-        while self._move(self._server_first()) or self._move(self._server_first()):
+        while self.step():
             pass
+
+    def step(self) -> bool:
+        """Move one frame, or wait for the store; say whether there was anything to do."""
+        return self._move(self._server_first())
 
     def changed(self) -> None:
         """Tell the peer that its database was edited, and move all that follows."""
@@ -44,7 +48,7 @@ class JoinedEnd(PassiveEnd):
     def cut(self, frames: int) -> None:
         """Move some frames, then lose the connection."""
         for _ in range(frames):
-            if not self._move(self._server_first()):
+            if not self.step():
                 break
         self.close()
         self.peer.close()

@@ -266,8 +266,9 @@ class PeerSocket:
         how = f"closed with {code} {reason}".rstrip()
         if code == ABNORMAL:
             how = "broke the connection off"
-            if self._websocket.parser_exc is not None:
-                how = f"broke the rules of WebSocket: {self._websocket.parser_exc}"
+            fault = self._websocket.parser_exc
+            if fault is not None and not isinstance(fault, EOFError):
+                how = f"broke the rules of WebSocket: {fault}"
         return SyncError(
             f"{self._where} {how}", close_code=code, is_transient=code in COME_BACK_CODES
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.cbl import ClientDatabase, Library
+from tests.interop.cbl import ClientDatabase
+from tests.interop.cbl_library import Library
 from tests.interop.edgesyncd import Edgesyncd
 
 MakeClient = Callable[[str], ClientDatabase]

@@ -20,21 +20,21 @@ collections = ["_default", "field.meters", "field.trucks"]
 database = "db"
 interface = "127.0.0.1"
 port = {port}
-disable_tls = true
+disable_tls = {disable_tls}
 """
 
 
 class Edgesyncd:
     """A server process that keeps its folder and its port when it is started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: bool = False) -> None:
         folder.mkdir()
         self._folder = folder
         self._config = folder / "edgesync.toml"
         self._process: subprocess.Popen[str] | None = None
         port = _free_port()
-        self._config.write_text(CONFIG.format(port=port))
-        self.url = f"ws://127.0.0.1:{port}/db"
+        self._config.write_text(CONFIG.format(port=port, disable_tls=str(not tls).lower()))
+        self.url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}/db"
 
     def start(self) -> None:
         """Start it and wait until it listens."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,6 +127,7 @@ class Replay:
         self.indexes: list[str] = []
         self.sent: list[tuple[RecordedMessage, OutgoingMessage]] = []
         self.answered: set[int] = set()
+        self.before_request: dict[int, Callable[[], object]] = {}
 
     # --- the store ------------------------------------------------------------------
 
@@ -186,6 +187,7 @@ class Replay:
             if isinstance(message, Mark):
                 self._act(message.entry)
             elif message.sender == "client" and message.type == "MSG":
+                self.before_request.get(message.number, bool)()
                 self._send_request(message)
                 self._answer_open_requests()
             elif message.sender == "server" and message.type == "MSG":
@@ -221,7 +223,7 @@ class Replay:
         )
         self.sent.append((message, sent))
         self.end.run()
-        if message.profile == "setCheckpoint":
+        if message.profile in ("getCheckpoint", "setCheckpoint"):
             self._learn_checkpoint_rev(message, sent)
 
     def _path(self, properties: dict[str, str]) -> str:
@@ -233,6 +235,7 @@ class Replay:
         recorded = self._recorded_reply("server", message.number)
         ours = self.end.reply_to(sent)
         if recorded is not None and recorded.type == "RPY" and ours is not None:
+            assert not ours.head.is_error, ours
             self.checkpoint_revs[recorded.properties["rev"]] = ours.properties["rev"]
 
     def _recorded_reply(self, sender: str, number: int) -> RecordedMessage | None:

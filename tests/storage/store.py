@@ -133,7 +133,7 @@ class Store:
         )
 
     def read(self, doc_id: str, collection: str = DEFAULT_COLLECTION) -> StoredRev | None:
-        found = self.ask(lambda i: ReadRev(i, collection, doc_id))
+        found: object = self.ask(lambda i: ReadRev(i, collection, doc_id))
         assert found is None or isinstance(found, StoredRev)
         return found
 

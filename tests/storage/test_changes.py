@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from edgesync.documents.rev_id import RevID
-from edgesync.documents.store_calls import Change, ListCollections
+from edgesync.documents.store_calls import (
+    Change,
+    CreateCollection,
+    DeleteCollection,
+    ListCollections,
+)
 from edgesync.errors import CollectionNotFoundError, ConflictError, InvalidNameError
 from edgesync.storage.changes import MAX_IDS_LOOKED_UP, PAGES_SCANNED
 from tests.storage.store import Store, inserting
@@ -156,18 +161,18 @@ def test_sequences_go_on_in_a_collection_made_anew(folder: Path) -> None:
         assert store.insert("a", "1-aa", collection="s.c").sequence == 2
 
 
-def test_sequences_are_not_reused_when_their_collection_goes_at_once(store: Store) -> None:
-    from edgesync.documents.store_calls import CreateCollection, DeleteCollection
-
-    store.ask_all(
-        [
-            lambda i: CreateCollection(i, "s.c"),
-            inserting("a", "1-aa", collection="s.c"),
-            lambda i: DeleteCollection(i, "s.c"),
-        ]
-    )
-    assert store.committed == []
-    assert store.insert("a", "1-aa").sequence == 2
+def test_sequences_are_not_reused_when_their_collection_goes_at_once(folder: Path) -> None:
+    with Store(folder) as store:
+        store.ask_all(
+            [
+                lambda i: CreateCollection(i, "s.c"),
+                inserting("a", "1-aa", collection="s.c"),
+                lambda i: DeleteCollection(i, "s.c"),
+            ]
+        )
+        assert store.committed == []
+    with Store(folder) as store:
+        assert store.insert("a", "1-aa").sequence == 2
 
 
 # --- collections -----------------------------------------------------------------------

@@ -287,7 +287,7 @@ def test_deleted_document_cannot_be_deleted(store: Store) -> None:
 def test_current_revs_are_parallel_to_the_question(store: Store) -> None:
     store.insert("a", "1-aa")
     store.insert("b", "2-bb", deleted=True)
-    found = store.ask(lambda i: FindCurrentRevs(i, DEFAULT_COLLECTION, ("b", "x", "a")))
+    found: object = store.ask(lambda i: FindCurrentRevs(i, DEFAULT_COLLECTION, ("b", "x", "a")))
     assert found == (CurrentRev(RevID("2-bb"), True), None, CurrentRev(RevID("1-aa"), False))
 
 
