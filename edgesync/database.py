@@ -272,6 +272,10 @@ class Database:
             raise StoreClosedError(f'database "{self._name}" is closed')
         return StoreConnection(self._engine.connect(answer), self.on_commit(committed))
 
+    def keep_bodies(self) -> None:
+        """Keep bodies of replaced revisions from now on, to make deltas from."""
+        self._engine.keep_bodies()
+
     def on_commit(self, committed: Callable[[Committed], None]) -> Callable[[], None]:
         """Have a function called after each commit; returns the way to end it."""
         return self._engine.add_commit_listener(committed)

@@ -115,6 +115,16 @@ class ConflictError(DocumentError):
         self.current_rev = current_rev
 
 
+class ClockBehindError(DocumentError):
+    """A peer's version is from the future, by the clock of this machine."""
+
+    def __init__(self, doc_id: str, ahead_s: float) -> None:
+        super().__init__(
+            f'a revision of document "{doc_id}" was made {ahead_s:.0f} s after the time here',
+            hint="set the clock of this machine or of the client, whichever is wrong",
+        )
+
+
 class CheckpointConflictError(DocumentError):
     """A checkpoint was saved over another revision than the stored one."""
 

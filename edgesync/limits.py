@@ -89,6 +89,16 @@ class Limits:
     """Bodies of sent `rev`s without an answer."""
     reply_timeout_s: float = 300.0
     """For an answer to a request of ours, counted from its last sign of life."""
+    min_delta_body_bytes: int = 200
+    """A smaller document is sent whole: replication.md §4."""
+    max_delta_body_bytes: int = 256 * KIB
+    """A larger one, too: comparing it would hold up others for milliseconds."""
+    max_kept_bodies: int = 5
+    """Bodies of earlier revisions kept of a document, to make deltas from."""
+    max_kept_body_bytes: int = 32 * MIB
+    """Of all documents of a database; the oldest go first."""
+    max_clock_skew_s: float = 120.0
+    """How far a peer's versions may be ahead of our clock: LiteCore's own limit."""
     max_blob_transfers: int = 8
     """Blobs under way at a time, in each direction; others wait for their turn."""
     max_echoes_remembered: int = 1000

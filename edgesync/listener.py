@@ -26,7 +26,7 @@ from edgesync.tls_identity import TLSIdentity
 log: Final = logging.getLogger(__name__)
 
 SUBPROTOCOL: Final = "BLIP_3+CBMobile_"
-PROTOCOLS: Final = (3, 2)
+PROTOCOLS: Final = (4, 3, 2)
 GOING_AWAY: Final = 1001
 
 
@@ -146,6 +146,8 @@ class URLEndpointListener:
             config.limits,
         )
         acceptor.start()
+        if config.enable_delta_sync:
+            self._database.keep_bodies()
         self._acceptor, self._identity, self._state = acceptor, identity, State.RUNNING
         self._forget_close = self._database.on_close(self.stop)
 
@@ -237,6 +239,7 @@ class URLEndpointListener:
         settings = ReplicatorSettings(
             collections=frozenset(self._collections),
             protocol=version,
+            deltas=self._config.enable_delta_sync,
             read_only=self._config.read_only,
         )
         limits = self._config.limits

@@ -6,7 +6,9 @@ of the store is answered, so a test sees all that follows from what it sent.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from edgesync.replication.replicator import (
     Resumed,
 )
 from edgesync.storage.engine import Engine
+from edgesync.storage.maintenance import DATABASE_FILE
 
 ANSWER_TIMEOUT_S = 20.0
 
@@ -39,6 +42,7 @@ class Store:
 
     def __init__(self, folder: Path, limits: Limits | None = None) -> None:
         self._woken = threading.Event()
+        self._file = folder / DATABASE_FILE
         self.engine = Engine.open(folder, limits or Limits(), self._woken.set)
         self._own = self.engine.connect(self._take)
         self._answers: dict[int, object] = {}
@@ -69,6 +73,17 @@ class Store:
         for path in paths:
             if path != DEFAULT_COLLECTION:
                 self.ask(lambda call_id, path=path: CreateCollection(call_id, path))  # type: ignore[misc]
+
+    def set_vector(self, path: str, doc_id: str, vector: str | None) -> None:
+        """Write a version vector that somebody else gave, or leave ours."""
+        if vector is not None:
+            with contextlib.closing(sqlite3.connect(self._file)) as connection:
+                connection.execute(
+                    """UPDATE document SET vector = ? WHERE doc_id = ? AND collection =
+                    (SELECT id FROM collection WHERE scope || '.' || name = ?)""",
+                    (vector, doc_id, path),
+                )
+                connection.commit()
 
     def close(self) -> None:
         self.engine.close()
@@ -108,12 +123,16 @@ class PassiveEnd:
         collections: Sequence[str] = (DEFAULT_COLLECTION,),
         protocol: int = 3,
         read_only: bool = False,
+        deltas: bool = False,
         limits: Limits | None = None,
+        entropy: Callable[[int], bytes] | None = None,
     ) -> None:
         limits = limits or Limits()
-        settings = ReplicatorSettings(frozenset(collections), protocol, read_only)
+        settings = ReplicatorSettings(frozenset(collections), protocol, read_only, deltas)
+        if deltas:
+            store.engine.keep_bodies()
         self.now = 0.0
-        self.replicator = Replicator(settings, limits, self.now)
+        self.replicator = Replicator(settings, limits, self.now, entropy)
         self.client = Connection(limits)
         self.received: list[Message] = []
         self._store = store

@@ -44,12 +44,15 @@ class RevTree:
         """
         return max(self.leaves, key=lambda rev: (not rev.deleted, order(rev.rev_id)), default=None)
 
-    def insert(self, history: Sequence[RevID], deleted: bool) -> tuple[Rev, ...]:
+    def insert(
+        self, history: Sequence[RevID], deleted: bool, *, branches: bool = False
+    ) -> tuple[Rev, ...]:
         """Add a revision with the ancestors that are missing here.
 
         Args:
             history: The revision and its ancestors, newest first.
             deleted: Whether the revision is a tombstone.
+            branches: Whether it may branch off anywhere, if all leaves are tombstones.
 
         Returns:
             What was added, newest first; nothing if the revision was known.
@@ -64,7 +67,8 @@ class RevTree:
         if known == 0:
             return ()
         ancestor = history[known] if known < len(history) else None
-        self._refuse_conflict(ancestor, deleted)
+        if not (branches and all(leaf.deleted for leaf in self.leaves)):
+            self._refuse_conflict(ancestor, deleted)
         parents = (*history[1:known], ancestor)
         added = tuple(
             Rev(rev_id, parent, deleted and rev_id == history[0])

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgesync.documents.rev_id import RevID
+from edgesync.documents.version_vector import RevIdentity
 from edgesync.errors import EdgeSyncError
 
 if TYPE_CHECKING:  # a name in a value; nothing here looks at files
@@ -30,6 +31,7 @@ class CurrentRev(NamedTuple):
 
     rev_id: RevID
     deleted: bool
+    vector: str  # the same revision's version vector
 
 
 class Change(NamedTuple):
@@ -40,6 +42,7 @@ class Change(NamedTuple):
     rev_id: RevID
     deleted: bool
     body_bytes: int
+    vector: str  # the same revision's version vector
 
 
 class ChangesPage(NamedTuple):
@@ -48,6 +51,13 @@ class ChangesPage(NamedTuple):
     changes: tuple[Change, ...]
     last_sequence: int  # all up to here was looked at; where to go on
     is_complete: bool  # there was nothing beyond at that moment
+
+
+class DeltaBase(NamedTuple):
+    """A revision that a delta is made against, or to be applied to."""
+
+    rev: str  # as it was asked for
+    body: bytes
 
 
 class StoredRev(NamedTuple):
@@ -59,6 +69,8 @@ class StoredRev(NamedTuple):
     deleted: bool
     body: bytes  # JSON object in UTF-8
     ancestors: tuple[RevID, ...]  # newest first, without the revision itself
+    vector: str  # the same revision's version vector
+    base: DeltaBase | None  # the newest kept revision of those the peer has
 
 
 class Inserted(NamedTuple):
@@ -123,6 +135,24 @@ class ReadRev(NamedTuple):  # StoredRev | None
     call_id: int
     collection: str
     doc_id: str
+    known: frozenset[str] = frozenset()  # revisions the peer has, if it takes deltas
+
+
+class ReadBase(NamedTuple):  # DeltaBase | None
+    """Read the body of a live revision, the current or a kept one, for a delta."""
+
+    call_id: int
+    collection: str
+    doc_id: str
+    rev: str  # a tree ID or a version
+
+
+class ProveBlob(NamedTuple):  # str | BlobNotFoundError
+    """Compute what proves that somebody has a blob. Spec: replication.md §3.9."""
+
+    call_id: int
+    digest: str
+    nonce: bytes
 
 
 class FindMissingBlobs(NamedTuple):  # tuple[str, ...]: those of the digests the store lacks
@@ -171,6 +201,19 @@ class InsertRev(NamedTuple):  # Inserted | ConflictError | BlobNotFoundError | .
     body: bytes
     deleted: bool
     blobs: tuple[str, ...]  # digests the body refers to; all must be stored
+    closed_branch: tuple[RevID, ...] = ()  # a tombstone that ends our branch, and its history
+
+
+class InsertVersion(NamedTuple):  # Inserted | ConflictError | BlobNotFoundError | ...
+    """Insert a revision of a peer with version vectors. Spec: documents.md §9.4, §9.6."""
+
+    call_id: int
+    collection: str
+    doc_id: str
+    identity: RevIdentity  # with a vector
+    body: bytes
+    deleted: bool
+    blobs: tuple[str, ...]
 
 
 class SaveRev(NamedTuple):  # Inserted | ConflictError | ...
@@ -248,6 +291,13 @@ class DeleteCollection(NamedTuple):  # None | CollectionNotFoundError | InvalidN
 # --- upkeep ------------------------------------------------------------------
 
 
+class CollectBlobs(NamedTuple):  # int: how many
+    """Remove those of some blobs that no document refers to."""
+
+    call_id: int
+    digests: tuple[str, ...]
+
+
 class Backup(NamedTuple):  # None
     """Copy the database, as it is at one moment, into a new folder."""
 
@@ -272,7 +322,10 @@ StoreCall = (
     | ReadRev
     | FindMissingBlobs
     | ReadBlob
+    | ReadBase
+    | ProveBlob
     | InsertRev
+    | InsertVersion
     | SaveRev
     | SetCheckpoint
     | AppendBlob
@@ -286,6 +339,7 @@ StoreCall = (
     | SetExpiration
     | CreateCollection
     | DeleteCollection
+    | CollectBlobs
     | Backup
     | Verify
     | Compact
@@ -295,6 +349,7 @@ StoreResult = (
     | tuple[CurrentRev | None, ...]
     | ChangesPage
     | StoredRev
+    | DeltaBase
     | tuple[StoredRev, ...]
     | tuple[str, ...]
     | BlobPiece

@@ -16,6 +16,7 @@ from edgesync.replication.outgoing_revs import OutgoingRevs, WantedRev
 from edgesync.replication.ports import Answer, PeerPort, Reply, StorePort
 from edgesync.replication.profiles import PeerCollection, SubChanges, parse_changes_reply
 from edgesync.replication.refusals import Refusal
+from edgesync.replication.rev_forms import RevForm
 
 
 class State(Enum):
@@ -54,6 +55,7 @@ class ChangesFeed:
         peer: PeerPort,
         revs: OutgoingRevs,
         limits: Limits,
+        form: RevForm,
         default_max_history: int,
     ) -> None:
         self._collection = collection
@@ -62,7 +64,9 @@ class ChangesFeed:
         self._peer = peer
         self._revs = revs
         self._limits = limits
+        self._form = form
         self._default_max_history = default_max_history
+        self._takes_deltas = False
         self._last_sequence = subscription.since
         self._state = State.CATCHING_UP
         self._is_reading = False
@@ -83,6 +87,11 @@ class ChangesFeed:
         """Whether nothing will be offered any more."""
         return self._state is State.ENDED
 
+    def stop(self) -> None:
+        """Offer nothing more; what is promised is still sent."""
+        if self._state is not State.ENDED:
+            self._go(State.ENDED)
+
     def start(self) -> None:
         """Begin to read; the reply to `subChanges` is on its way."""
         self.read_on()
@@ -93,9 +102,9 @@ class ChangesFeed:
             self._has_news = self._has_news_since_reading = True
             self.read_on()
 
-    def note_pushed(self, doc_id: str, rev_id: str) -> None:
-        """Remember a revision of this client, so as not to offer it back."""
-        self._pushed[doc_id] = rev_id
+    def note_pushed(self, doc_id: str, rev: str) -> None:
+        """Remember a revision of this client, by tree ID or version, not to offer it back."""
+        self._pushed[doc_id] = rev
         self._pushed.move_to_end(doc_id)
         if len(self._pushed) > self._limits.max_echoes_remembered:
             self._pushed.popitem(last=False)
@@ -139,12 +148,17 @@ class ChangesFeed:
         if self._blocked_by is None:
             self._last_sequence = page.last_sequence
             self._has_news = not page.is_complete or self._has_news_since_reading
-        changes = [change for change in offered if self._pushed.get(change.doc_id) != change.rev_id]
+        changes = [change for change in offered if not self._is_echo(change)]
         if changes:
             self._offer(changes)
         if self._state is State.CATCHING_UP and page.is_complete and self._blocked_by is None:
             self._caught_up()
         self.read_on()
+
+    def _is_echo(self, change: Change) -> bool:
+        """Tell whether the client itself made this change on this connection."""
+        pushed = self._pushed.get(change.doc_id)
+        return pushed is not None and pushed in (change.rev_id, self._form.short(change))
 
     def _up_to_unsettled(self, page: ChangesPage) -> Sequence[Change]:
         """Return the changes before the first whose document has an older one under way."""
@@ -160,13 +174,15 @@ class ChangesFeed:
         self._unsettled.update(change.doc_id for change in changes)
         self._peer.request(
             self._collection.properties("changes"),
-            orjson.dumps(
-                [[c.sequence, c.doc_id, c.rev_id, c.deleted, c.body_bytes] for c in changes]
-            ),
+            orjson.dumps([self._entry(change) for change in changes]),
             lambda reply: self._take_reply(changes, reply),
             compressed=True,
             urgent=True,
         )
+
+    def _entry(self, change: Change) -> list[object]:
+        rev = self._form.offer(change)
+        return [change.sequence, change.doc_id, rev, change.deleted, change.body_bytes]
 
     def _caught_up(self) -> None:
         """Tell the client: a one-shot pull ends by it. Spec: replication.md §3.5."""
@@ -179,26 +195,31 @@ class ChangesFeed:
             reply.properties, reply.body, self._default_max_history
         )
         if isinstance(parsed, Refusal):
-            if self._state is not State.ENDED:
-                self._go(State.ENDED)
+            self.stop()
             self._unsettled.difference_update(change.doc_id for change in changes)
             return
+        self._takes_deltas = self._takes_deltas or parsed.takes_deltas
         wanted = parsed.wanted
         for place, change in enumerate(changes):
             known = wanted[place] if place < len(wanted) else None
             if known is None:
                 self._settled(change.doc_id)
             else:
-                self._revs.send(
-                    WantedRev(
-                        self._collection,
-                        change,
-                        frozenset(known),
-                        parsed.max_history,
-                        self._settled,
-                    )
-                )
+                self._want(change, frozenset(known), parsed.max_history)
         self.read_on()
+
+    def _want(self, change: Change, known: frozenset[str], max_history: int) -> None:
+        self._revs.send(
+            WantedRev(
+                self._collection,
+                change,
+                known,
+                max_history,
+                self._takes_deltas,
+                self._subscription.takes_replacements,
+                self._settled,
+            )
+        )
 
     def _settled(self, doc_id: str) -> None:
         """Note that the client has, or does not want, what was offered of a document."""

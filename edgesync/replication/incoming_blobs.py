@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edgesync.blip.message import MessagePiece
 from edgesync.documents.body import BlobRef
-from edgesync.documents.store_calls import AppendBlob, DropBlob, FinishBlob
+from edgesync.documents.store_calls import (
+    AppendBlob,
+    DropBlob,
+    FindMissingBlobs,
+    FinishBlob,
+    ProveBlob,
+)
 from edgesync.errors import EdgeSyncError
 from edgesync.limits import Limits
-from edgesync.replication.ports import Answer, PeerPort, StorePort, refusal_of
+from edgesync.replication import refusals
+from edgesync.replication.ports import Answer, PeerPort, Reply, StorePort, refusal_of
 from edgesync.replication.profiles import PeerCollection
 from edgesync.replication.refusals import Refusal, refusal_for
 
 Fetched = Callable[[Refusal | None], None]
+NONCE_BYTES: Final = 20
+
+
+class BlobsWanted(NamedTuple):
+    """The blobs that a pushed revision refers to."""
+
+    collection: PeerCollection
+    doc_id: str
+    blobs: tuple[BlobRef, ...]
 
 
 class BlobWanted(NamedTuple):
@@ -27,17 +43,71 @@ class BlobWanted(NamedTuple):
 
 
 class IncomingBlobs:
-    """Fetch each blob once, a few at a time, straight into the store's files."""
+    """Fetch each blob once, a few at a time, straight into the store's files.
 
-    def __init__(self, store: StorePort, peer: PeerPort, limits: Limits) -> None:
+    With `entropy`, who pushes a revision must prove that it has those blobs,
+    too, that are stored already: else knowing a digest would be enough to read
+    a blob of somebody else.
+    """
+
+    def __init__(
+        self,
+        store: StorePort,
+        peer: PeerPort,
+        limits: Limits,
+        entropy: Callable[[int], bytes] | None,
+    ) -> None:
         self._store = store
         self._peer = peer
         self._limits = limits
+        self._entropy = entropy
         self._last_sink = 0
         self._queue: deque[BlobWanted] = deque()
         self._waiters: dict[str, list[Fetched]] = {}
         self._under_way = 0
         self.bytes_appending = 0
+
+    def obtain(self, wanted: BlobsWanted, then: Fetched) -> None:
+        """See to it that all blobs are stored; `then` is told why not, or None."""
+        digests = tuple(blob.digest for blob in wanted.blobs)
+        call = FindMissingBlobs(self._store.new_id(), digests)
+
+        def found(missing: Answer) -> None:
+            if isinstance(missing, EdgeSyncError):
+                then(refusal_for(missing))
+                return
+            assert isinstance(missing, tuple)
+            steps: list[Callable[[Fetched], None]] = []
+            for blob in wanted.blobs:
+                one = BlobWanted(wanted.collection, wanted.doc_id, blob)
+                if blob.digest in missing:
+                    steps.append(lambda done, one=one: self.fetch(one, done))  # type: ignore[misc]
+                elif self._entropy is not None:
+                    steps.append(lambda done, one=one: self._prove(one, done))  # type: ignore[misc]
+            _one_after_the_other(steps, then)
+
+        self._store.ask(call, found)
+
+    def _prove(self, wanted: BlobWanted, then: Fetched) -> None:
+        """Have the peer prove that it has a blob. Spec: replication.md §3.9."""
+        assert self._entropy is not None
+        nonce = self._entropy(NONCE_BYTES)
+        call = ProveBlob(self._store.new_id(), wanted.blob.digest, nonce)
+
+        def ask_peer(proof: Answer) -> None:
+            if not isinstance(proof, str):
+                then(refusals.STORE_UNAVAILABLE)
+                return
+            properties = wanted.collection.properties("proveAttachment")
+            properties["digest"] = wanted.blob.digest
+
+            def answered(reply: Reply) -> None:
+                is_right = reply.refusal is None and reply.body == proof.encode()
+                then(None if is_right else refusals.UNPROVEN_BLOB)
+
+            self._peer.request(properties, nonce, answered)
+
+        self._store.ask(call, ask_peer)
 
     def fetch(self, wanted: BlobWanted, then: Fetched) -> None:
         """Get a blob into the store; `then` is told why not, or None."""
@@ -135,3 +205,17 @@ class _IncomingBlob:
     def _give_up(self, refusal: Refusal) -> None:
         self._blobs.drop(self._sink)
         self._blobs.finished(self._blob.digest, refusal)
+
+
+def _one_after_the_other(steps: list[Callable[[Fetched], None]], then: Fetched) -> None:
+    """Do steps in order, as LiteCore does with a revision's blobs; the first refusal ends them."""
+    rest = iter(steps)
+
+    def go_on(refusal: Refusal | None) -> None:
+        step = next(rest, None) if refusal is None else None
+        if step is None:
+            then(refusal)
+        else:
+            step(go_on)
+
+    go_on(None)

@@ -8,25 +8,28 @@ from typing import Final
 
 import orjson
 
-from edgesync.blip.message import bool_property
-from edgesync.documents.body import BlobRef, Body, parse_body
+from edgesync.documents.body import Body, parse_body
+from edgesync.documents.delta import apply_delta
 from edgesync.documents.names import check_doc_id
-from edgesync.documents.rev_id import RevID, parse_history
-from edgesync.documents.store_calls import FindMissingBlobs, Inserted, InsertRev
-from edgesync.errors import EdgeSyncError, InvalidRevIDError
+from edgesync.documents.store_calls import DeltaBase, Inserted, ReadBase
+from edgesync.errors import EdgeSyncError, InvalidDeltaError, InvalidRevIDError
 from edgesync.limits import Limits
 from edgesync.replication import refusals
-from edgesync.replication.incoming_blobs import BlobWanted, IncomingBlobs
+from edgesync.replication.incoming_blobs import BlobsWanted, IncomingBlobs
 from edgesync.replication.ports import Answer, PeerPort, StorePort
 from edgesync.replication.profiles import PeerCollection, Request
 from edgesync.replication.refusals import Refusal, refusal_for
+from edgesync.replication.rev_forms import Identity, RevForm, insert_call
 
 NOOP: Final[Mapping[str, str]] = {"noop": "true"}
+NO_BODY: Final = Body(b"", ())
 
 
 class State(Enum):
     """Where a pushed revision stands. Spec: replication.md §5."""
 
+    ARRIVED = auto()
+    FETCHING_BASE = auto()
     FETCHING_BLOBS = auto()
     INSERTING = auto()
     ANSWERED = auto()
@@ -34,6 +37,13 @@ class State(Enum):
 
 STEPS: Final[frozenset[tuple[State, State]]] = frozenset(
     {
+        (State.ARRIVED, State.FETCHING_BASE),
+        (State.ARRIVED, State.FETCHING_BLOBS),
+        (State.ARRIVED, State.INSERTING),
+        (State.ARRIVED, State.ANSWERED),  # the body may not be stored
+        (State.FETCHING_BASE, State.FETCHING_BLOBS),
+        (State.FETCHING_BASE, State.INSERTING),
+        (State.FETCHING_BASE, State.ANSWERED),  # 422: the whole body follows
         (State.FETCHING_BLOBS, State.INSERTING),
         (State.FETCHING_BLOBS, State.ANSWERED),  # a blob could not be had
         (State.INSERTING, State.ANSWERED),  # committed, or refused
@@ -50,112 +60,116 @@ class IncomingRevs:
         peer: PeerPort,
         blobs: IncomingBlobs,
         limits: Limits,
+        form: RevForm,
+        takes_deltas: bool,
         arrived: Callable[[str, str, str], None],
-        pushing: Callable[[PeerCollection, str, RevID], None],
+        pushing: Callable[[PeerCollection, str, str], None],
     ) -> None:
         self._store = store
         self._peer = peer
         self._blobs = blobs
         self._limits = limits
+        self._form = form
+        self._takes_deltas = takes_deltas
         self._arrived = arrived
         self._pushing = pushing
         self.bytes_inserting = 0
-        self.bytes_awaiting_blobs = 0
-        self.under_way = 0
+        self.bytes_waiting = 0
         self.stored = 0
 
     def rev(self, request: Request, is_oversized: bool = False) -> None:
         """Take a `rev`; of an oversized one the body was thrown away."""
-        properties = request.message.properties
-        parsed = refusals.BODY_TOO_LARGE if is_oversized else self._parse(request)
-        if isinstance(parsed, Refusal):
-            self._finish(request, parsed)
-        elif parsed is None:
-            self._finish(request, None)
+        try:
+            check_doc_id(request.message.properties.get("id", ""))
+            identity = self._form.identify(request.message.properties)
+        except InvalidRevIDError:
+            self._finish(request, refusals.BAD_REVISION)
+        except EdgeSyncError as error:
+            self._finish(request, refusal_for(error))
         else:
-            history, body = parsed
-            rev = _IncomingRev(request, history, body, bool_property(properties, "deleted"))
-            self.under_way += 1
-            if body.blobs:
-                self._look_for_blobs(rev)
+            if is_oversized:
+                self._finish(request, refusals.BODY_TOO_LARGE)
+            elif _has_nothing_to_store(request):
+                self._finish(request, None)
+            elif "deltaSrc" in request.message.properties:
+                self._fetch_base(_IncomingRev(request, identity))
             else:
-                self._insert(rev)
+                self._take_body(_IncomingRev(request, identity), request.body)
 
     def norev(self, request: Request) -> None:
         """Take a `norev`: the promised revision will not come. Spec: replication.md §3.10."""
         self._finish(request, None)
 
-    def _parse(self, request: Request) -> tuple[tuple[RevID, ...], Body] | Refusal | None:
-        """Return history and body; None if there is nothing to store."""
-        properties = request.message.properties
-        if "error" in properties:
-            return None
-        if "deltaSrc" in properties:
-            return refusals.NO_DELTAS
+    # --- deltas ----------------------------------------------------------------------
+
+    def _fetch_base(self, rev: _IncomingRev) -> None:
+        """Get what a delta is to be applied to. Spec: documents.md §8.2."""
+        if not self._takes_deltas:
+            self._done(rev, refusals.NO_DELTAS)
+        elif self._hold(rev, rev.request.body):
+            rev.go(State.FETCHING_BASE)
+            source = rev.request.message.properties["deltaSrc"]
+            path = rev.request.collection.path
+            call = ReadBase(self._store.new_id(), path, rev.doc_id, source)
+            self._store.ask(call, lambda base: self._apply(rev, base))
+
+    def _apply(self, rev: _IncomingRev, base: Answer) -> None:
+        self.bytes_waiting -= len(rev.request.body)
+        if isinstance(base, EdgeSyncError):
+            self._done(rev, refusal_for(base))
+        elif not isinstance(base, DeltaBase):
+            self._done(rev, refusals.NO_BASE)
+        else:
+            whole = _with_delta(base.body, rev.request.body)
+            if whole is None:
+                self._done(rev, refusals.BAD_DELTA)
+            else:
+                self._take_body(rev, whole)
+
+    # --- blobs -----------------------------------------------------------------------
+
+    def _take_body(self, rev: _IncomingRev, text: bytes) -> None:
         try:
-            check_doc_id(properties.get("id", ""))
-            history = parse_history(properties.get("rev", ""), properties.get("history", ""))
-            if b'"_removed"' in request.body and _is_removal(request.body):
-                return None
-            return history, parse_body(request.body, self._limits)
-        except InvalidRevIDError:
-            return refusals.BAD_REVISION
+            rev.body = parse_body(text, self._limits)
         except EdgeSyncError as error:
-            return refusal_for(error)
-
-    def _look_for_blobs(self, rev: _IncomingRev) -> None:
-        held = self.bytes_awaiting_blobs + len(rev.body.text)
-        if held > self._limits.max_buffered_bytes:
-            self._done(rev, refusals.STORE_UNAVAILABLE)
+            self._done(rev, refusal_for(error))
             return
-        self.bytes_awaiting_blobs = held
-        digests = tuple(blob.digest for blob in rev.body.blobs)
-        call = FindMissingBlobs(self._store.new_id(), digests)
-        self._store.ask(call, lambda missing: self._fetch(rev, missing))
-
-    def _fetch(self, rev: _IncomingRev, missing: Answer) -> None:
-        if isinstance(missing, EdgeSyncError):
-            self._blobs_refused(rev, refusal_for(missing))
-            return
-        assert isinstance(missing, tuple)
-        rev.missing = [blob for blob in rev.body.blobs if blob.digest in missing]
-        self._fetch_next(rev)
-
-    def _fetch_next(self, rev: _IncomingRev) -> None:
-        """Fetch the blobs of a revision one after the other. Spec: replication.md §3.8."""
-        if not rev.missing:
-            self.bytes_awaiting_blobs -= len(rev.body.text)
+        if not rev.body.blobs:
             rev.go(State.INSERTING)
             self._insert(rev)
-            return
-        blob = rev.missing.pop()
-        wanted = BlobWanted(rev.request.collection, rev.doc_id, blob)
-        self._blobs.fetch(wanted, lambda refusal: self._fetched(rev, refusal))
+        elif self._hold(rev, rev.body.text):
+            rev.go(State.FETCHING_BLOBS)
+            wanted = BlobsWanted(rev.request.collection, rev.doc_id, rev.body.blobs)
+            self._blobs.obtain(wanted, lambda refusal: self._have_blobs(rev, refusal))
 
-    def _fetched(self, rev: _IncomingRev, refusal: Refusal | None) -> None:
-        if refusal is None:
-            self._fetch_next(rev)
+    def _have_blobs(self, rev: _IncomingRev, refusal: Refusal | None) -> None:
+        self.bytes_waiting -= len(rev.body.text)
+        if refusal is not None:
+            self._done(rev, refusal)
         else:
-            self._blobs_refused(rev, refusal)
+            rev.go(State.INSERTING)
+            self._insert(rev)
 
-    def _blobs_refused(self, rev: _IncomingRev, refusal: Refusal) -> None:
-        self.bytes_awaiting_blobs -= len(rev.body.text)
-        self._done(rev, refusal)
+    def _hold(self, rev: _IncomingRev, text: bytes) -> bool:
+        """Keep a text while the store or the peer is asked; refuse it if that is too much."""
+        if self.bytes_waiting + len(text) > self._limits.max_buffered_bytes:
+            self._done(rev, refusals.STORE_UNAVAILABLE)
+            return False
+        self.bytes_waiting += len(text)
+        return True
+
+    # --- the store ---------------------------------------------------------------------
 
     def _insert(self, rev: _IncomingRev) -> None:
-        body = rev.body
-        collection = rev.request.collection
-        self.bytes_inserting += len(body.text)
-        self._pushing(collection, rev.doc_id, rev.history[0])
-        call = InsertRev(
-            self._store.new_id(),
-            collection.path,
-            rev.doc_id,
-            rev.history,
-            body.text,
-            rev.deleted,
-            tuple(blob.digest for blob in body.blobs),
-        )
+        path = rev.request.collection.path
+        properties = rev.request.message.properties
+        try:
+            call = insert_call(self._store.new_id(), path, properties, rev.identity, rev.body)
+        except InvalidRevIDError:
+            self._done(rev, refusals.BAD_REVISION)
+            return
+        self.bytes_inserting += len(rev.body.text)
+        self._pushing(rev.request.collection, rev.doc_id, self._form.key(rev.identity))
         self._store.ask(call, lambda inserted: self._inserted(rev, inserted))
 
     def _inserted(self, rev: _IncomingRev, inserted: Answer) -> None:
@@ -169,7 +183,6 @@ class IncomingRevs:
 
     def _done(self, rev: _IncomingRev, refusal: Refusal | None, *, is_known: bool = False) -> None:
         rev.go(State.ANSWERED)
-        self.under_way -= 1
         self._finish(rev.request, refusal, is_known=is_known)
 
     def _finish(self, request: Request, refusal: Refusal | None, *, is_known: bool = False) -> None:
@@ -179,24 +192,21 @@ class IncomingRevs:
         else:
             self._peer.reply(message, NOOP if is_known else {})
         properties = message.properties
-        self._arrived(request.collection.path, properties.get("id", ""), properties.get("rev", ""))
+        path = request.collection.path
+        self._arrived(path, properties.get("id", ""), properties.get("rev", ""))
 
 
 class _IncomingRev:
     """A pushed revision on its way into the store."""
 
-    __slots__ = ("body", "deleted", "doc_id", "history", "missing", "request", "state")
+    __slots__ = ("body", "doc_id", "identity", "request", "state")
 
-    def __init__(
-        self, request: Request, history: tuple[RevID, ...], body: Body, deleted: bool
-    ) -> None:
+    def __init__(self, request: Request, identity: Identity) -> None:
         self.request = request
         self.doc_id = request.message.properties["id"]
-        self.history = history
-        self.body = body
-        self.deleted = deleted
-        self.missing: list[BlobRef] = []
-        self.state = State.FETCHING_BLOBS if body.blobs else State.INSERTING
+        self.identity = identity
+        self.body = NO_BODY
+        self.state = State.ARRIVED
 
     def go(self, state: State) -> None:
         if (self.state, state) not in STEPS:
@@ -204,10 +214,28 @@ class _IncomingRev:
         self.state = state
 
 
-def _is_removal(body: bytes) -> bool:
-    """Tell whether this is Sync Gateway's word for lost access. Spec: replication.md §5 step 3."""
+def _has_nothing_to_store(request: Request) -> bool:
+    """Tell whether the peer could not read the revision, or tells of lost access.
+
+    Spec: replication.md §3.7, §5 step 3.
+    """
+    if "error" in request.message.properties:
+        return True
+    if b'"_removed"' not in request.body:
+        return False
     try:
-        root = orjson.loads(body)
+        root = orjson.loads(request.body)
     except orjson.JSONDecodeError:
         return False
     return isinstance(root, dict) and root.get("_removed") is True
+
+
+def _with_delta(base: bytes, delta: bytes) -> bytes | None:
+    """Return the document that a delta makes of its base, None if it makes none."""
+    try:
+        parsed: object = orjson.loads(delta)
+        if not isinstance(parsed, dict):
+            return None
+        return orjson.dumps(apply_delta(orjson.loads(base), parsed))
+    except (orjson.JSONDecodeError, InvalidDeltaError):
+        return None

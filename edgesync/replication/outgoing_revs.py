@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import orjson
 
 from edgesync.blip.message import OutgoingMessage
-from edgesync.documents.rev_id import RevID
+from edgesync.documents.delta import make_delta
 from edgesync.documents.store_calls import Change, ReadRev, StoredRev
 from edgesync.errors import CollectionNotFoundError, EdgeSyncError, StoreDamagedError
 from edgesync.limits import Limits
 from edgesync.replication.ports import Answer, PeerPort, Reply, StorePort
 from edgesync.replication.profiles import PeerCollection
+from edgesync.replication.refusals import Refusal
+from edgesync.replication.rev_forms import RevForm
 
 GONE = 404
 SUPERSEDED = 410
 UNREADABLE = 500
+NO_BASES: Final[frozenset[str]] = frozenset()
 
 
 class WantedRev(NamedTuple):
@@ -26,6 +31,8 @@ class WantedRev(NamedTuple):
     change: Change
     known: frozenset[str]  # revisions of the document that the client has
     max_history: int  # revisions to name, the sent one included
+    takes_deltas: bool
+    takes_replacement: bool  # a newer revision in place of this one
     settled: Callable[[str], None]  # called with the document's ID when it is through
 
 
@@ -37,10 +44,14 @@ class OutgoingRevs:
     size, so that memory is bounded however large the documents are.
     """
 
-    def __init__(self, store: StorePort, peer: PeerPort, limits: Limits) -> None:
+    def __init__(
+        self, store: StorePort, peer: PeerPort, limits: Limits, form: RevForm, makes_deltas: bool
+    ) -> None:
         self._store = store
         self._peer = peer
         self._limits = limits
+        self._form = form
+        self._makes_deltas = makes_deltas
         self._waiting: deque[WantedRev] = deque()
         self._reading = 0
         self._read: deque[tuple[WantedRev, StoredRev]] = deque()
@@ -83,12 +94,15 @@ class OutgoingRevs:
         wanted = self._waiting.popleft()
         self._reading += 1
         self._unanswered_bytes += wanted.change.body_bytes
-        call = ReadRev(self._store.new_id(), wanted.collection.path, wanted.change.doc_id)
+        bases = wanted.known if self._makes_deltas and wanted.takes_deltas else NO_BASES
+        call = ReadRev(self._store.new_id(), wanted.collection.path, wanted.change.doc_id, bases)
         self._store.ask(call, lambda found: self._take(wanted, found))
 
     def _take(self, wanted: WantedRev, found: Answer) -> None:
         self._reading -= 1
-        if isinstance(found, StoredRev) and found.rev_id == wanted.change.rev_id:
+        if isinstance(found, StoredRev) and (
+            found.rev_id == wanted.change.rev_id or wanted.takes_replacement
+        ):
             self._read.append((wanted, found))
             return
         if found is None or isinstance(found, CollectionNotFoundError):
@@ -108,7 +122,7 @@ class OutgoingRevs:
         change = wanted.change
         properties = wanted.collection.properties("norev")
         properties["id"] = change.doc_id
-        properties["rev"] = change.rev_id
+        properties["rev"] = self._form.short(change)
         properties["sequence"] = str(change.sequence)
         properties["error"] = str(error)
         self._peer.notify(properties, b"")
@@ -116,20 +130,61 @@ class OutgoingRevs:
         wanted.settled(change.doc_id)
 
     def _transmit(self, wanted: WantedRev, rev: StoredRev) -> None:
+        """Send a revision, as a delta if that is shorter."""
+        self.sent += 1
+        delta = self._delta(rev)
+        if delta is None or rev.base is None:
+            self._send_whole(wanted, rev)
+            return
+        properties = self._properties(wanted, rev)
+        properties["deltaSrc"] = rev.base.rev
+
+        def answered(reply: Reply) -> None:
+            if reply.refusal is not None and _asks_for_whole(reply.refusal):
+                self._unanswered -= 1
+                self._send_whole(wanted, rev)
+            else:
+                self._answered(wanted, reply)
+
+        self._send(properties, delta, answered)
+
+    def _send_whole(self, wanted: WantedRev, rev: StoredRev) -> None:
+        properties = self._properties(wanted, rev)
+        self._send(properties, rev.body, lambda reply: self._answered(wanted, reply))
+
+    def _send(self, properties: dict[str, str], body: bytes, then: Callable[[Reply], None]) -> None:
+        self._unanswered += 1
+        message = self._peer.request(properties, body, then, compressed=True)
+        self._in_transmission.append(message)
+
+    def _properties(self, wanted: WantedRev, rev: StoredRev) -> dict[str, str]:
         properties = wanted.collection.properties("rev")
         properties["id"] = rev.doc_id
-        properties["rev"] = rev.rev_id
+        name, older = self._form.sent(rev, wanted.known, wanted.max_history)
+        properties["rev"] = name
+        # What was announced, also for a replacement: else the client's checkpoint stays behind.
         properties["sequence"] = str(wanted.change.sequence)
+        if rev.rev_id != wanted.change.rev_id:
+            properties["replacedRev"] = self._form.short(wanted.change)
         if rev.deleted:
             properties["deleted"] = "1"
-        if rev.ancestors:
-            properties["history"] = history(rev.ancestors, wanted.known, wanted.max_history)
-        self._unanswered += 1
-        self.sent += 1
-        message = self._peer.request(
-            properties, rev.body, lambda reply: self._answered(wanted, reply), compressed=True
-        )
-        self._in_transmission.append(message)
+        if older:
+            properties["history"] = older
+        return properties
+
+    def _delta(self, rev: StoredRev) -> bytes | None:
+        """Return the body as a delta, None if the body is to be sent whole.
+
+        Spec: replication.md §4; documents.md §8.2.
+        """
+        limits = self._limits
+        too_small = len(rev.body) < limits.min_delta_body_bytes
+        if rev.base is None or rev.deleted or too_small:
+            return None
+        if max(len(rev.body), len(rev.base.body)) > limits.max_delta_body_bytes:
+            return None
+        delta = orjson.dumps(make_delta(orjson.loads(rev.base.body), orjson.loads(rev.body)))
+        return delta if len(delta) < len(rev.body) else None
 
     def _answered(self, wanted: WantedRev, _reply: Reply) -> None:
         """Settle, whatever the answer: an error is final. Spec: replication.md §3.7.2."""
@@ -138,17 +193,6 @@ class OutgoingRevs:
         wanted.settled(wanted.change.doc_id)
 
 
-def history(ancestors: tuple[RevID, ...], known: frozenset[str], max_history: int) -> str:
-    """Return the property `history`: ancestors down to the first that the client has.
-
-    If that one lies beyond the wanted length, it takes the last place.
-
-    Spec: replication.md §3.7.3.
-    """
-    room = max_history - 1
-    chain: list[str] = []
-    for ancestor in ancestors:
-        if ancestor in known:
-            return ",".join([*chain[: max(room - 1, 0)], ancestor])
-        chain.append(ancestor)
-    return ",".join(chain[:room])
+def _asks_for_whole(refusal: Refusal) -> bool:
+    """Tell whether a delta could not be applied. Spec: replication.md §3.7.2."""
+    return (refusal.domain, refusal.code) in (("HTTP", 422), ("LiteCore", 31), ("LiteCore", 32))

@@ -57,6 +57,7 @@ class SubChanges(NamedTuple):
     continuous: bool
     active_only: bool
     doc_ids: frozenset[str] | None
+    takes_replacements: bool  # a newer revision in place of the promised one
 
 
 class Proposal(NamedTuple):
@@ -104,13 +105,13 @@ def _bad_collections(what: str) -> Refusal:
 
 
 def parse_sub_changes(
-    message: IncomingMessage, body: bytes, limits: Limits
+    message: IncomingMessage, body: bytes, versioning: str, limits: Limits
 ) -> SubChanges | Refusal:
     """Read a `subChanges`. Spec: replication.md §3.4."""
     properties = message.properties
     if "filter" in properties or "channels" in properties:
         return refusals.NO_FILTERS
-    if properties.get("versioning", "rev-trees") != "rev-trees":
+    if properties.get("versioning", "rev-trees") != versioning:
         return refusals.WRONG_VERSIONING
     doc_ids = _doc_ids(body, limits)
     if isinstance(doc_ids, Refusal):
@@ -120,6 +121,7 @@ def parse_sub_changes(
         continuous=bool_property(properties, "continuous"),
         active_only=bool_property(properties, "activeOnly"),
         doc_ids=doc_ids,
+        takes_replacements=bool_property(properties, "sendReplacementRevs"),
     )
 
 
@@ -166,6 +168,7 @@ class ChangesReply(NamedTuple):
 
     wanted: list[list[str] | None]  # known revisions of each wanted entry, None: not wanted
     max_history: int  # revisions, the sent one included
+    takes_deltas: bool  # said in the first reply of a connection only
 
 
 def parse_changes_reply(
@@ -180,7 +183,9 @@ def parse_changes_reply(
         for entry in root
     ]
     max_history = int_property(properties, "maxHistory")
-    return ChangesReply(wanted, max(1, max_history or default_max_history))
+    return ChangesReply(
+        wanted, max(1, max_history or default_max_history), bool_property(properties, "deltas")
+    )
 
 
 def valid_checkpoint_id(checkpoint_id: str, limits: Limits) -> bool:

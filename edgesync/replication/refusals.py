@@ -41,11 +41,17 @@ ALREADY_SUBSCRIBED: Final = Refusal("BLIP", 400, "the collection has a subscript
 BAD_REVISION: Final = Refusal("HTTP", 400, "received invalid version ID")
 BODY_TOO_LARGE: Final = Refusal("HTTP", 413, "the document is too large")
 NO_DELTAS: Final = Refusal("HTTP", 422, "this listener takes no deltas")
+NO_BASE: Final = Refusal("HTTP", 422, "unknown delta base")
+BAD_DELTA: Final = Refusal("HTTP", 422, "the delta does not apply")
+UNPROVEN_BLOB: Final = Refusal("HTTP", 403, "the blob was not proven to be the client's")
 BAD_DIGEST: Final = Refusal("HTTP", 400, "Missing or invalid 'digest'")
+NO_DOCUMENT: Final = Refusal("HTTP", 404, "no such document")
+NOT_MODIFIED: Final = Refusal("HTTP", 304, "the document has not changed")
 NO_BLOB: Final = Refusal("HTTP", 404, "No such blob")
 
 _BY_ERROR: Final[tuple[tuple[type[errors.EdgeSyncError], int], ...]] = (
     (errors.ConflictError, 409),
+    (errors.ClockBehindError, 503),
     (errors.BodyTooLargeError, 413),
     (errors.NotFoundError, 404),
     (errors.DocumentError, 400),

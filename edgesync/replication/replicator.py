@@ -9,9 +9,15 @@ from typing import Final, NamedTuple, assert_never
 
 from edgesync.blip.connection import Connection
 from edgesync.blip.message import IncomingMessage, MessagePiece, MessageType, int_property
-from edgesync.documents.rev_id import RevID
-from edgesync.documents.store_calls import DEFAULT_COLLECTION, Committed, StoreCall, StoreDone
-from edgesync.errors import PeerSilentError, ProtocolError
+from edgesync.documents.store_calls import (
+    DEFAULT_COLLECTION,
+    Committed,
+    ReadRev,
+    StoreCall,
+    StoreDone,
+    StoredRev,
+)
+from edgesync.errors import EdgeSyncError, PeerSilentError, ProtocolError
 from edgesync.limits import Limits
 from edgesync.replication import refusals
 from edgesync.replication.changes_feed import ChangesFeed
@@ -20,7 +26,7 @@ from edgesync.replication.incoming_blobs import IncomingBlobs
 from edgesync.replication.incoming_revs import IncomingRevs
 from edgesync.replication.outgoing_blobs import OutgoingBlobs
 from edgesync.replication.outgoing_revs import OutgoingRevs
-from edgesync.replication.ports import PeerPort, StorePort
+from edgesync.replication.ports import Answer, PeerPort, StorePort
 from edgesync.replication.profiles import (
     DEFAULT_MAX_HISTORY,
     DEFAULT_MAX_HISTORY_V2,
@@ -29,9 +35,14 @@ from edgesync.replication.profiles import (
     parse_get_collections,
     parse_sub_changes,
 )
-from edgesync.replication.refusals import Refusal
+from edgesync.replication.refusals import Refusal, refusal_for
 from edgesync.replication.rev_finder import RevFinder
+from edgesync.replication.rev_forms import TreeForm, VersionForm
 
+BODY_PROFILES: Final = frozenset({"rev", "putRev"})
+"""Requests whose body is a document."""
+VERSION_VECTORS: Final = 4
+"""The first protocol version that speaks of them."""
 PIECES_AT_A_TIME: Final = 16
 """Of up to 64 KiB; a few milliseconds of work."""
 
@@ -60,9 +71,11 @@ class ReplicatorSettings:
     collections: frozenset[str]
     """Paths of the collections offered."""
     protocol: int
-    """N of the subprotocol `BLIP_3+CBMobile_N`: 2 or 3."""
+    """N of the subprotocol `BLIP_3+CBMobile_N`: 2, 3 or 4."""
     read_only: bool = False
     """Whether clients may only pull. Spec: replication.md §6."""
+    deltas: bool = False
+    """Whether revisions may travel as deltas, both ways. Spec: documents.md §8."""
 
 
 class Mode(Enum):
@@ -79,7 +92,22 @@ class Replicator:
     Spec: replication.md; every rule is cited where it is kept.
     """
 
-    def __init__(self, settings: ReplicatorSettings, limits: Limits, now: float) -> None:
+    def __init__(
+        self,
+        settings: ReplicatorSettings,
+        limits: Limits,
+        now: float,
+        entropy: Callable[[int], bytes] | None = None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            settings: What is offered.
+            limits: What the peer may cost.
+            now: Monotonic seconds.
+            entropy: Returns that many random bytes; if given, a client must prove that
+                it has the blobs it refers to. Spec: replication.md §3.9.
+        """
         self._settings = settings
         self._limits = limits
         self._connection = Connection(limits)
@@ -92,19 +120,23 @@ class Replicator:
         self._buffered_bytes = 0
         self._pieces: Iterator[MessagePiece] | None = None
         self._last_frame_at = now
-        self._checkpoints = Checkpoints(self._store, self._peer, limits)
-        self._rev_finder = RevFinder(self._store, self._peer, limits)
-        self._incoming_blobs = IncomingBlobs(self._store, self._peer, limits)
+        form = self._form = VersionForm() if settings.protocol >= VERSION_VECTORS else TreeForm()
+        store, peer, deltas = self._store, self._peer, settings.deltas
+        self._checkpoints = Checkpoints(store, peer, limits)
+        self._rev_finder = RevFinder(store, peer, limits, form, deltas)
+        self._incoming_blobs = IncomingBlobs(store, peer, limits, entropy)
         self._incoming_revs = IncomingRevs(
-            self._store,
-            self._peer,
+            store,
+            peer,
             self._incoming_blobs,
             limits,
+            form,
+            deltas,
             self._rev_finder.arrived,
             self._note_pushed,
         )
-        self._outgoing_revs = OutgoingRevs(self._store, self._peer, limits)
-        self._outgoing_blobs = OutgoingBlobs(self._store, self._peer, limits)
+        self._outgoing_revs = OutgoingRevs(store, peer, limits, form, deltas)
+        self._outgoing_blobs = OutgoingBlobs(store, peer, limits)
 
     # --- the machine -----------------------------------------------------------
 
@@ -243,7 +275,8 @@ class Replicator:
         elif piece.is_first and piece.is_last:
             self._peer.accept(message)
             too_large = (
-                message.profile == "rev" and len(piece.data) > self._limits.max_document_bytes
+                message.profile in BODY_PROFILES
+                and len(piece.data) > self._limits.max_document_bytes
             )
             self._dispatch(message, b"" if too_large else piece.data, is_oversized=too_large)
         else:
@@ -254,10 +287,10 @@ class Replicator:
         message = piece.message
         if piece.is_first:
             self._peer.accept(message)
-            self._arriving[message] = _Arriving(message.profile == "rev")
+            self._arriving[message] = _Arriving(message.profile in BODY_PROFILES)
         arriving = self._arriving[message]
         self._buffered_bytes += arriving.append(piece.data, self._limits.max_document_bytes)
-        held = self._buffered_bytes + self._incoming_revs.bytes_awaiting_blobs
+        held = self._buffered_bytes + self._incoming_revs.bytes_waiting
         if held > 2 * self._limits.max_buffered_bytes:
             raise ProtocolError(f"more than {held} bytes of messages under way")
         if piece.is_last:
@@ -338,7 +371,9 @@ class Replicator:
     def _sub_changes(self, request: Request) -> None:
         path = request.collection.path
         running = self._feeds.get(path)
-        wanted = parse_sub_changes(request.message, request.body, self._limits)
+        wanted = parse_sub_changes(
+            request.message, request.body, self._form.versioning, self._limits
+        )
         if isinstance(wanted, Refusal):
             self._peer.refuse(request.message, wanted)
         elif running is not None and not running.is_ended:
@@ -352,11 +387,18 @@ class Replicator:
                 self._peer,
                 self._outgoing_revs,
                 self._limits,
+                self._form,
                 DEFAULT_MAX_HISTORY_V2 if v2 else DEFAULT_MAX_HISTORY,
             )
             self._feeds[path] = feed
             self._peer.reply(request.message)
             feed.start()
+
+    def _unsub_changes(self, request: Request) -> None:
+        """End a subscription. Spec: replication.md §3.11."""
+        if (feed := self._feeds.get(request.collection.path)) is not None:
+            feed.stop()
+        self._peer.reply(request.message)
 
     def _propose_changes(self, request: Request) -> None:
         if self._may_push(request):
@@ -376,15 +418,36 @@ class Replicator:
     def _get_attachment(self, request: Request) -> None:
         self._outgoing_blobs.get_attachment(request)
 
+    def _get_rev(self, request: Request) -> None:
+        """Give a connected client a document. Spec: replication.md §8."""
+        message = request.message
+        call = ReadRev(
+            self._store.new_id(), request.collection.path, message.properties.get("id", "")
+        )
+
+        def answer(found: Answer) -> None:
+            if isinstance(found, EdgeSyncError):
+                self._peer.refuse(message, refusal_for(found))
+            elif not isinstance(found, StoredRev) or found.deleted:
+                self._peer.refuse(message, refusals.NO_DOCUMENT)
+            else:
+                rev, _ = self._form.sent(found, frozenset(), 1)
+                if message.properties.get("ifNotRev") == rev:
+                    self._peer.refuse(message, refusals.NOT_MODIFIED)
+                else:
+                    self._peer.reply(message, {"rev": rev}, found.body, compressed=True)
+
+        self._store.ask(call, answer)
+
     def _may_push(self, request: Request) -> bool:
         if self._settings.read_only:
             self._peer.refuse(request.message, refusals.READ_ONLY)
         return not self._settings.read_only
 
-    def _note_pushed(self, collection: PeerCollection, doc_id: str, rev_id: RevID) -> None:
+    def _note_pushed(self, collection: PeerCollection, doc_id: str, key: str) -> None:
         feed = self._feeds.get(collection.path)
         if feed is not None:
-            feed.note_pushed(doc_id, rev_id)
+            feed.note_pushed(doc_id, key)
 
 
 class _Arriving:
@@ -420,10 +483,13 @@ PROFILES: Final[Mapping[str, Callable[[Replicator, Request], None]]] = {
     "getCheckpoint": Replicator._get_checkpoint,
     "setCheckpoint": Replicator._set_checkpoint,
     "subChanges": Replicator._sub_changes,
+    "unsubChanges": Replicator._unsub_changes,
     "changes": Replicator._changes,
     "proposeChanges": Replicator._propose_changes,
     "rev": Replicator._rev,
+    "putRev": Replicator._rev,
     "norev": Replicator._norev,
+    "getRev": Replicator._get_rev,
     "getAttachment": Replicator._get_attachment,
 }
 """One row a request; `getCollections` and `PING` stand outside any collection."""

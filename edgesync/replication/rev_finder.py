@@ -10,55 +10,33 @@ import orjson
 
 from edgesync.blip.message import bool_property
 from edgesync.documents.names import check_doc_id
-from edgesync.documents.rev_id import parse_rev_id
 from edgesync.documents.store_calls import CurrentRev, FindCurrentRevs
-from edgesync.errors import DocumentError, EdgeSyncError
+from edgesync.errors import EdgeSyncError, InvalidDocIDError, InvalidRevIDError
 from edgesync.limits import Limits
 from edgesync.replication import refusals
 from edgesync.replication.ports import Answer, PeerPort, StorePort
 from edgesync.replication.profiles import Proposal, Request, parse_proposals
 from edgesync.replication.refusals import Refusal, refusal_for
+from edgesync.replication.rev_forms import CONFLICT, SEND_IT, RevForm
 
-SEND_IT: Final = 0
-KNOWN: Final = 304
-CONFLICT: Final = 409
 MALFORMED: Final = 400
-
-
-def decide(current: CurrentRev | None, proposal: Proposal) -> int:
-    """Return the status of a proposed tree revision: send it, known, or conflict.
-
-    Accepts a proposal with a parent for a document we do not have, so that a
-    client can re-send what we lost.
-
-    Spec: replication.md §3.6, decision for rev trees.
-    """
-    if current is None or current.rev_id == proposal.parent:
-        return SEND_IT
-    if current.rev_id == proposal.rev_id:
-        return KNOWN
-    if not proposal.parent and current.deleted:
-        return SEND_IT
-    return CONFLICT
-
-
-def is_well_formed(proposal: Proposal) -> bool:
-    """Tell whether the IDs of a proposal could be stored."""
-    try:
-        check_doc_id(proposal.doc_id)
-        parse_rev_id(proposal.rev_id)
-    except DocumentError:
-        return False
-    return True
 
 
 class RevFinder:
     """Answer `proposeChanges`, while fewer than 200 accepted revisions are to come."""
 
-    def __init__(self, store: StorePort, peer: PeerPort, limits: Limits) -> None:
+    def __init__(
+        self, store: StorePort, peer: PeerPort, limits: Limits, form: RevForm, takes_deltas: bool
+    ) -> None:
         self._store = store
         self._peer = peer
         self._limits = limits
+        self._form = form
+        self._reply_properties = {"blobs": "true"}
+        if takes_deltas:
+            self._reply_properties["deltas"] = "true"
+        if form.names_max_history:
+            self._reply_properties["maxHistory"] = str(limits.max_revs_depth)
         self._waiting: deque[tuple[Request, list[Proposal | None]]] = deque()
         self._promised: set[tuple[str, str, str]] = set()
 
@@ -77,7 +55,7 @@ class RevFinder:
 
     def arrived(self, collection: str, doc_id: str, rev_id: str) -> None:
         """Note that an accepted revision is stored, refused, or will not come."""
-        self._promised.discard((collection, doc_id, rev_id))
+        self._promised.discard((collection, doc_id, _short(rev_id)))
         self._look_up_next()
 
     @property
@@ -87,29 +65,26 @@ class RevFinder:
 
     def _look_up_next(self) -> None:
         while self._waiting and len(self._promised) < self._limits.max_rev_requests_outstanding:
-            request, proposals = self._waiting.popleft()
-            checked = [p if p is not None and is_well_formed(p) else None for p in proposals]
-            doc_ids = tuple(proposal.doc_id for proposal in checked if proposal is not None)
-            call = FindCurrentRevs(self._store.new_id(), request.collection.path, doc_ids)
-            self._promise(request, checked)
-            self._store.ask(call, lambda found, r=request, c=checked: self._answer(r, c, found))  # type: ignore[misc]
+            self._look_up(*self._waiting.popleft())
 
-    def _promise(self, request: Request, proposals: Sequence[Proposal | None]) -> None:
-        """Count all as accepted until the store tells which are."""
+    def _look_up(self, request: Request, proposals: list[Proposal | None]) -> None:
+        """Ask for the current revisions; till the answer all count as accepted."""
         path = request.collection.path
-        self._promised.update((path, p.doc_id, p.rev_id) for p in proposals if p is not None)
+        checked = [p if p is not None and has_valid_id(p) else None for p in proposals]
+        self._promised.update((path, p.doc_id, _short(p.rev_id)) for p in checked if p is not None)
+        doc_ids = tuple(proposal.doc_id for proposal in checked if proposal is not None)
+        call = FindCurrentRevs(self._store.new_id(), path, doc_ids)
+        self._store.ask(call, lambda found: self._answer(request, checked, found))
 
     def _answer(
         self, request: Request, proposals: Sequence[Proposal | None], found: Answer
     ) -> None:
         path = request.collection.path
-        if isinstance(found, EdgeSyncError) or not isinstance(found, tuple):
-            for proposal in proposals:
-                if proposal is not None:
-                    self._promised.discard((path, proposal.doc_id, proposal.rev_id))
-            error = found if isinstance(found, EdgeSyncError) else EdgeSyncError("no answer")
-            self._peer.refuse(request.message, refusal_for(error))
+        if isinstance(found, EdgeSyncError):
+            self._forget(path, proposals)
+            self._peer.refuse(request.message, refusal_for(found))
             return
+        assert isinstance(found, tuple)
         with_rev = bool_property(request.message.properties, "conflictIncludesRev")
         entries: list[object] = []
         current_revs = iter(found)
@@ -119,26 +94,45 @@ class RevFinder:
                 continue
             current = next(current_revs)
             assert current is None or isinstance(current, CurrentRev)
-            status = decide(current, proposal)
-            if status != SEND_IT:
-                self._promised.discard((path, proposal.doc_id, proposal.rev_id))
-            entries.append(_entry(status, current, with_rev))
+            entry = self._entry(current, proposal, with_rev)
+            if entry != SEND_IT:
+                self._forget(path, [proposal])
+            entries.append(entry)
         self._reply(request, entries)
         self._look_up_next()
+
+    def _entry(self, current: CurrentRev | None, proposal: Proposal, with_rev: bool) -> object:
+        """Return the entry of the reply; the object form only for who asked."""
+        try:
+            verdict = self._form.decide(current, proposal)
+        except InvalidRevIDError:
+            return MALFORMED
+        if verdict.status == CONFLICT and with_rev and verdict.current:
+            return {"status": CONFLICT, "rev": verdict.current}
+        return verdict.status
+
+    def _forget(self, path: str, proposals: Sequence[Proposal | None]) -> None:
+        for proposal in proposals:
+            if proposal is not None:
+                self._promised.discard((path, proposal.doc_id, _short(proposal.rev_id)))
 
     def _reply(self, request: Request, entries: list[object]) -> None:
         while entries and entries[-1] == SEND_IT:
             entries.pop()
         self._peer.reply(
-            request.message,
-            {"blobs": "true", "maxHistory": str(self._limits.max_revs_depth)},
-            orjson.dumps(entries),
-            compressed=True,
+            request.message, self._reply_properties, orjson.dumps(entries), compressed=True
         )
 
 
-def _entry(status: int, current: CurrentRev | None, with_rev: bool) -> object:
-    """Return the reply's entry; the object form only for who asked. Spec: replication.md §3.6."""
-    if status == CONFLICT and with_rev and current is not None:
-        return {"status": CONFLICT, "rev": current.rev_id}
-    return status
+def has_valid_id(proposal: Proposal) -> bool:
+    """Tell whether the document could be stored under its ID."""
+    try:
+        check_doc_id(proposal.doc_id)
+    except InvalidDocIDError:
+        return False
+    return True
+
+
+def _short(rev_id: str) -> str:
+    """Return what its `rev` will call a proposed revision: of a vector the current version."""
+    return rev_id.partition(";")[0].partition(",")[0]

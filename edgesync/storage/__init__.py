@@ -18,8 +18,8 @@ milliseconds, carries them out in one transaction and answers after the commit,
 because a commit costs an fsync whatever is in it. As it is the only writer,
 there are no locks to wait for and no conflicts between transactions. A second
 thread reads beside it, on the snapshot that SQLite's WAL gives; a third moves
-blobs, so that an fsync of a large file delays no commit; a fourth, started when
-first needed, makes backups and looks for damage. Answers go to a queue that the
+blobs, so that an fsync of a large file delays no commit; a fourth
+makes backups and looks for damage. Answers go to a queue that the
 owner empties on its own thread (`Engine.deliver`) after it was woken.
 
 One failing call does not spoil its neighbours in a transaction: everything that

@@ -15,6 +15,7 @@ from edgesync.documents.store_calls import (
     BlobPiece,
     DropBlob,
     FinishBlob,
+    ProveBlob,
     ReadBlob,
     StoreCall,
     StoreResult,
@@ -24,6 +25,7 @@ from edgesync.errors import BlobDigestError, BlobNotFoundError
 INCOMING: Final = "incoming"
 EVERY_SINK: Final = -1
 """For `DropBlob`, of a client that has gone."""
+PROOF_PIECE_BYTES: Final = 1 << 20
 _READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -77,6 +79,21 @@ class BlobFiles:
             return BlobPiece(data, offset + len(data) >= os.fstat(file).st_size)
         finally:
             os.close(file)
+
+    def proof(self, digest: str, nonce: bytes) -> str:
+        """Return what proves that somebody has a blob. Spec: replication.md §3.9.
+
+        Raises:
+            BlobNotFoundError: It is not stored.
+        """
+        proof = BlobDigest()
+        proof.update(bytes([len(nonce)]) + nonce)
+        offset, is_last = 0, False
+        while not is_last:
+            data, is_last = self.read(digest, offset, PROOF_PIECE_BYTES)
+            proof.update(data)
+            offset += len(data)
+        return proof.text()
 
     def digests(self) -> Iterator[str]:
         """Yield the digest of every blob that is stored."""
@@ -194,6 +211,8 @@ class BlobSinks:
                 self._drop(client, call.sink)
             case ReadBlob():
                 return self._files.read(call.digest, call.offset, call.max_bytes)
+            case ProveBlob():
+                return self._files.proof(call.digest, call.nonce)
             case BlobLength():
                 return self._files.length(call.digest)
             case _:

@@ -15,13 +15,13 @@ MAX_IDS_LOOKED_UP: Final = 500
 PAGES_SCANNED: Final = 10
 """How many pages a filtered feed looks through for one; then others have their turn."""
 
-_FEED: Final = """SELECT sequence, doc_id, rev_id, deleted, body_bytes FROM document
+_FEED: Final = """SELECT sequence, doc_id, rev_id, deleted, body_bytes, vector FROM document
     WHERE collection = ? AND sequence > ? AND (expires_at IS NULL OR expires_at > ?)
     ORDER BY sequence LIMIT ?"""
-_ACTIVE_FEED: Final = """SELECT sequence, doc_id, rev_id, deleted, body_bytes FROM document
+_ACTIVE_FEED: Final = """SELECT sequence, doc_id, rev_id, deleted, body_bytes, vector FROM document
     WHERE collection = ? AND sequence > ? AND deleted = 0 AND (expires_at IS NULL OR expires_at > ?)
     ORDER BY sequence LIMIT ?"""
-_BY_ID: Final = """SELECT sequence, doc_id, rev_id, deleted, body_bytes FROM document
+_BY_ID: Final = """SELECT sequence, doc_id, rev_id, deleted, body_bytes, vector FROM document
     WHERE collection = ? AND doc_id = ? AND sequence > ?
         AND (expires_at IS NULL OR expires_at > ?)"""
 
@@ -134,10 +134,10 @@ class ChangesReader:
         return ChangesPage(tuple(wanted), seen[scan - 1].sequence, False)
 
 
-def _changes(rows: Iterable[tuple[int, str, str, int, int]]) -> list[Change]:
+def _changes(rows: Iterable[tuple[int, str, str, int, int, str]]) -> list[Change]:
     return [
-        Change(sequence, doc_id, rev_id, deleted == 1, body_bytes)  # type: ignore[arg-type]
-        for sequence, doc_id, rev_id, deleted, body_bytes in rows
+        Change(sequence, doc_id, rev_id, deleted == 1, body_bytes, vector)  # type: ignore[arg-type]
+        for sequence, doc_id, rev_id, deleted, body_bytes, vector in rows
     ]
 
 

@@ -13,6 +13,7 @@ from edgesync.documents.store_calls import (
     CreateCollection,
     DeleteCollection,
     InsertRev,
+    InsertVersion,
     PurgeDocument,
     SaveRev,
     SetCheckpoint,
@@ -24,9 +25,11 @@ from edgesync.errors import EdgeSyncError
 from edgesync.limits import Limits
 from edgesync.storage.catalog import Catalog
 from edgesync.storage.changes import Sequences
+from edgesync.storage.kept_bodies import KeptBodies
 from edgesync.storage.local_docs import Checkpoints
 from edgesync.storage.revisions import Revisions
 from edgesync.storage.schema import open_writer
+from edgesync.storage.versions import Versions
 
 Answer = StoreResult | EdgeSyncError
 
@@ -47,6 +50,7 @@ class Commits:
     Attributes:
         catalog: The collections.
         sequences: The counter of changes.
+        kept: Bodies kept for deltas.
     """
 
     def __init__(
@@ -69,8 +73,17 @@ class Commits:
         self._clock = clock
         self.catalog = Catalog(self._connection)
         self.sequences = Sequences(self._connection)
+        self._versions = Versions(self._connection, clock, limits)
+        self._versions.fill()
+        self.kept = KeptBodies(self._connection, limits)
         self._revisions = Revisions(
-            self._connection, self.catalog, self.sequences, has_blob, limits
+            self._connection,
+            self.catalog,
+            self.sequences,
+            self._versions,
+            self.kept,
+            has_blob,
+            limits,
         )
         self._checkpoints = Checkpoints(self._connection)
         self._next_expiry = self._revisions.next_expiry()
@@ -102,6 +115,8 @@ class Commits:
         match call:
             case InsertRev():
                 return self._revisions.insert(call, now)
+            case InsertVersion():
+                return self._revisions.insert_version(call, now)
             case SaveRev():
                 return self._revisions.save(call, now)
             case SetCheckpoint():
@@ -121,7 +136,9 @@ class Commits:
 
     def _commit(self) -> Committed | None:
         self.sequences.save()
+        self._versions.save()
         self._execute("COMMIT")
+        self._versions.publish()
         self.catalog.publish()
         return self.sequences.publish()
 

@@ -40,6 +40,8 @@ class _Route(Enum):
 
 _ROUTES: Final[Mapping[type, _Route]] = {
     calls.InsertRev: _Route.WRITER,
+    calls.InsertVersion: _Route.WRITER,
+    calls.CollectBlobs: _Route.WRITER,
     calls.SaveRev: _Route.WRITER,
     calls.SetCheckpoint: _Route.WRITER,
     calls.PurgeDocument: _Route.WRITER,
@@ -51,6 +53,7 @@ _ROUTES: Final[Mapping[type, _Route]] = {
     calls.FindCurrentRevs: _Route.READER,
     calls.ReadChanges: _Route.READER,
     calls.ReadRev: _Route.READER,
+    calls.ReadBase: _Route.READER,
     calls.FindMissingBlobs: _Route.READER,
     calls.ListDocuments: _Route.READER,
     calls.CountDocuments: _Route.READER,
@@ -59,11 +62,12 @@ _ROUTES: Final[Mapping[type, _Route]] = {
     calls.FinishBlob: _Route.BLOBS,
     calls.DropBlob: _Route.BLOBS,
     calls.ReadBlob: _Route.BLOBS,
+    calls.ProveBlob: _Route.BLOBS,
     calls.BlobLength: _Route.BLOBS,
     calls.Backup: _Route.UPKEEP,
     calls.Verify: _Route.UPKEEP,
 }
-_PATIENT: Final = frozenset({calls.InsertRev, calls.SetCheckpoint})
+_PATIENT: Final = frozenset({calls.InsertRev, calls.InsertVersion, calls.SetCheckpoint})
 """What comes from peers waits for company; what our own application does goes at once."""
 
 
@@ -169,6 +173,10 @@ class Engine:
             raise store_error(error) from error
         finally:
             lock.release()
+
+    def keep_bodies(self) -> None:
+        """Keep bodies of replaced revisions from now on: somebody takes deltas."""
+        self._commits.kept.is_wanted = True
 
     def connect(self, answer: Callable[..., None]) -> StoreClient:
         """Return a way to ask this database.

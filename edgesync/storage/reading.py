@@ -10,11 +10,13 @@ from edgesync.documents.rev_id import RevID
 from edgesync.documents.store_calls import (
     CountDocuments,
     CurrentRev,
+    DeltaBase,
     FindCurrentRevs,
     FindMissingBlobs,
     GetCheckpoint,
     ListCollections,
     ListDocuments,
+    ReadBase,
     ReadChanges,
     ReadRev,
     StoreCall,
@@ -24,17 +26,18 @@ from edgesync.documents.store_calls import (
 from edgesync.storage.blobs import BlobFiles
 from edgesync.storage.catalog import Catalog, find_collection
 from edgesync.storage.changes import ChangesReader, Sequences
+from edgesync.storage.kept_bodies import find_base
 from edgesync.storage.local_docs import Checkpoints
 
-_READ: Final = """SELECT id, doc_id, rev_id, sequence, deleted, parent, CAST(body AS BLOB)
+_READ: Final = """SELECT id, doc_id, rev_id, sequence, deleted, parent, CAST(body AS BLOB), vector
     FROM document
     WHERE collection = ? AND doc_id = ? AND (expires_at IS NULL OR expires_at > ?)"""
-_LIST: Final = """SELECT id, doc_id, rev_id, sequence, deleted, parent, CAST(body AS BLOB)
+_LIST: Final = """SELECT id, doc_id, rev_id, sequence, deleted, parent, CAST(body AS BLOB), vector
     FROM document
     WHERE collection = ? AND doc_id > ? AND deleted = 0
         AND (expires_at IS NULL OR expires_at > ?)
     ORDER BY doc_id LIMIT ?"""
-_CURRENT: Final = """SELECT rev_id, deleted FROM document
+_CURRENT: Final = """SELECT rev_id, deleted, vector FROM document
     WHERE collection = ? AND doc_id = ? AND (expires_at IS NULL OR expires_at > ?)"""
 # The first count needs the index alone, however large the documents are.
 _COUNT: Final = """SELECT
@@ -43,7 +46,7 @@ _COUNT: Final = """SELECT
     - (SELECT count(*) FROM document INDEXED BY document_by_expiry
        WHERE expires_at <= ?2 AND collection = ?1 AND deleted = 0)"""
 
-_Row = tuple[int, str, RevID, int, int, RevID | None, bytes]
+_Row = tuple[int, str, RevID, int, int, RevID | None, bytes, str]
 
 
 class Reader:
@@ -78,19 +81,29 @@ class Reader:
                 return self._blobs.missing(call.digests)
             case ListCollections():
                 return tuple(self._catalog.committed)
-            case ReadRev() | FindCurrentRevs() | ReadChanges() | ListDocuments() | CountDocuments():
+            case (
+                ReadRev()
+                | ReadBase()
+                | FindCurrentRevs()
+                | ReadChanges()
+                | ListDocuments()
+                | CountDocuments()
+            ):
                 return self._of_collection(call)
             case _:
                 raise RuntimeError(f"{type(call).__name__} is no read")
 
     def _of_collection(
-        self, call: ReadRev | FindCurrentRevs | ReadChanges | ListDocuments | CountDocuments
+        self,
+        call: ReadRev | ReadBase | FindCurrentRevs | ReadChanges | ListDocuments | CountDocuments,
     ) -> StoreResult:
         number = find_collection(self._catalog.committed, call.collection)
         now = self._clock()
         match call:
             case ReadRev():
-                return self._documents.read(number, call.doc_id, now)
+                return self._documents.read(number, call, now)
+            case ReadBase():
+                return self._documents.base(number, call, now)
             case FindCurrentRevs():
                 return self._documents.current_revs(number, call.doc_ids, now)
             case ReadChanges():
@@ -108,12 +121,27 @@ class Documents:
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self._execute = connection.cursor().execute
 
-    def read(self, collection: int, doc_id: str, now: float) -> StoredRev | None:
-        """Return the current revision of a document with its ancestors."""
-        row: _Row | None = self._execute(_READ, (collection, doc_id, now)).fetchone()
-        return self._with_ancestors(row) if row is not None else None
+    def read(self, collection: int, call: ReadRev, now: float) -> StoredRev | None:
+        """Return the current revision of a document with its ancestors, and a delta's base."""
+        row: _Row | None = self._execute(_READ, (collection, call.doc_id, now)).fetchone()
+        if row is None:
+            return None
+        base = find_base(self._connection, row[0], call.known) if call.known else None
+        return self._with_ancestors(row, base)
+
+    def base(self, collection: int, call: ReadBase, now: float) -> DeltaBase | None:
+        """Return the body of a live revision that a peer's delta is made against."""
+        row: _Row | None = self._execute(_READ, (collection, call.doc_id, now)).fetchone()
+        if row is None:
+            return None
+        document, _, rev_id, _, deleted, _, body, vector = row
+        version = vector.partition(";")[0].partition(",")[0]
+        if call.rev in (rev_id, version):
+            return DeltaBase(call.rev, body) if not deleted else None
+        return find_base(self._connection, document, frozenset((call.rev,)))
 
     def page(
         self, collection: int, after_doc_id: str, limit: int, now: float
@@ -133,12 +161,12 @@ class Documents:
         """Return the current revision of each document, None where there is none."""
         execute = self._execute
         rows = (execute(_CURRENT, (collection, doc_id, now)).fetchone() for doc_id in doc_ids)
-        return tuple(CurrentRev(row[0], row[1] == 1) if row else None for row in rows)
+        return tuple(CurrentRev(row[0], row[1] == 1, row[2]) if row else None for row in rows)
 
-    def _with_ancestors(self, row: _Row) -> StoredRev:
-        document, doc_id, rev_id, sequence, deleted, parent, body = row
+    def _with_ancestors(self, row: _Row, base: DeltaBase | None = None) -> StoredRev:
+        document, doc_id, rev_id, sequence, deleted, parent, body, vector = row
         ancestors = self._ancestors(document, parent) if parent is not None else ()
-        return StoredRev(doc_id, rev_id, sequence, deleted == 1, body, ancestors)
+        return StoredRev(doc_id, rev_id, sequence, deleted == 1, body, ancestors, vector, base)
 
     def _ancestors(self, document: int, parent: RevID | None) -> tuple[RevID, ...]:
         """Follow the parents as far as they are kept, newest first.

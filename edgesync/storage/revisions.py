@@ -11,33 +11,45 @@ from edgesync.documents.rev_tree import Rev, RevTree
 from edgesync.documents.store_calls import (
     Inserted,
     InsertRev,
+    InsertVersion,
     PurgeDocument,
     SaveRev,
     SetExpiration,
+)
+from edgesync.documents.version_vector import (
+    CurrentVector,
+    Order,
+    compare_incoming,
+    parse_vector,
+    with_older,
 )
 from edgesync.errors import BlobNotFoundError, ConflictError, NotFoundError
 from edgesync.limits import Limits
 from edgesync.storage.catalog import Catalog
 from edgesync.storage.changes import Sequences
+from edgesync.storage.kept_bodies import KeptBodies
+from edgesync.storage.versions import Versions, tree_id_for
 
 PRUNING_SLACK: Final = 10
 """Revisions above the depth that are pruned together: loading a tree costs more than they do."""
 EXPIRED_AT_A_TIME: Final = 100
+NEVER: Final = float("-inf")
+"""A time at which nothing has expired."""
 
-_CURRENT: Final = """SELECT id, rev_id, sequence, parent, deleted, leaves, revisions, expires_at
-    FROM document WHERE collection = ? AND doc_id = ?"""
+_CURRENT: Final = """SELECT id, rev_id, sequence, parent, deleted, leaves, revisions, expires_at,
+    vector, body_bytes FROM document WHERE collection = ? AND doc_id = ?"""
 _ADD_DOCUMENT: Final = """INSERT INTO document (collection, doc_id, sequence, rev_id, parent,
-    deleted, leaves, revisions, body_bytes, body)
-    VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, CAST(? AS TEXT))"""
+    deleted, leaves, revisions, vector, body_bytes, body)
+    VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, CAST(? AS TEXT))"""
 _REPLACE_CURRENT: Final = """UPDATE document SET sequence = ?, rev_id = ?, parent = ?,
-    deleted = ?, leaves = ?, revisions = ?, vector = NULL, body_bytes = ?,
+    deleted = ?, leaves = ?, revisions = ?, vector = ?, body_bytes = ?,
     body = CAST(? AS TEXT) WHERE id = ?"""
 _KEEP_ANCESTOR: Final = """INSERT INTO revision
     SELECT id, rev_id, parent, deleted, vector, NULL FROM document WHERE id = ?"""
 _KEEP_LEAF: Final = """INSERT INTO revision
     SELECT id, rev_id, parent, deleted, vector, body FROM document WHERE id = ?"""
-_ADD_REVISION: Final = """INSERT INTO revision (document, rev_id, parent, deleted, body)
-    VALUES (?, ?, ?, ?, CAST(? AS TEXT))"""
+_ADD_REVISION: Final = """INSERT INTO revision (document, rev_id, parent, deleted, vector, body)
+    VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT))"""
 _RESTORE_LEAF: Final = """UPDATE document SET (rev_id, parent, deleted, vector, body, body_bytes)
     = (SELECT rev_id, parent, deleted, vector, body, length(CAST(body AS BLOB))
        FROM revision WHERE document = ?1 AND rev_id = ?2) WHERE id = ?1"""
@@ -57,6 +69,18 @@ class _Current(NamedTuple):
     leaves: int
     revisions: int
     expires_at: float | None
+    vector: str
+    body_bytes: int
+
+
+class _Placed(NamedTuple):
+    """A revision on its way into the tree, with the vector it will have."""
+
+    history: tuple[RevID, ...]  # newest first, with the revision itself
+    vector: str
+    body: bytes
+    deleted: bool
+    blobs: tuple[str, ...]
 
 
 class Revisions:
@@ -71,6 +95,8 @@ class Revisions:
         connection: sqlite3.Connection,
         catalog: Catalog,
         sequences: Sequences,
+        versions: Versions,
+        kept: KeptBodies,
         has_blob: Callable[[str], bool],
         limits: Limits,
     ) -> None:
@@ -78,6 +104,8 @@ class Revisions:
         self._execute_many = connection.executemany
         self._catalog = catalog
         self._sequences = sequences
+        self._versions = versions
+        self._kept = kept
         self._has_blob = has_blob
         self._max_depth = limits.max_revs_depth
 
@@ -91,15 +119,79 @@ class Revisions:
 
         Spec: documents.md §3.
         """
-        collection = self._catalog.number(call.collection)
-        current = self._current(collection, call.doc_id, now)
-        if current is None:
-            return self._create(collection, call)
-        if current.rev_id == call.history[0]:
+        current = self._find(call.collection, call.doc_id, now)
+        if current is not None and current.rev_id == call.history[0]:
             return Inserted(current.rev_id, current.sequence, False)
-        if current.leaves == 1 and current.rev_id in call.history:
-            return self._prolong(current, call)
-        return self._graft(current, call)
+        if call.closed_branch:
+            current = self._close_branch(call, current)
+        return self._place(call, current, call.history)
+
+    def insert_version(self, call: InsertVersion, now: float) -> Inserted:
+        """Insert a revision of a peer with version vectors.
+
+        Raises:
+            ConflictError: It does not contain the current revision.
+            ClockBehindError: It is from the future.
+            BlobNotFoundError: A blob it refers to is not stored.
+            CollectionNotFoundError: There is no such collection.
+
+        Spec: documents.md §9.4, §9.6.
+        """
+        current = self._find(call.collection, call.doc_id, now)
+        vector = call.identity.vector
+        assert vector is not None
+        if current is not None:
+            ours = CurrentVector(parse_vector(current.vector), current.rev_id, current.deleted == 1)
+            match compare_incoming(call.identity, ours):
+                case Order.SAME | Order.OLDER:
+                    return Inserted(current.rev_id, current.sequence, False)
+                case Order.CONFLICT:
+                    raise ConflictError(call.doc_id, current.vector)
+            if not vector.contains(ours.vector.current):
+                vector = with_older(vector, ours.vector)
+        self._versions.admit(call.doc_id, vector)
+        legacy = call.identity.legacy
+        parent = current.rev_id if current is not None else (legacy[0] if legacy else None)
+        rev_id = tree_id_for(vector, parent)
+        older = (parent,) if current is not None and parent is not None else legacy
+        return self._place(call, current, (rev_id, *older), str(vector))
+
+    def _find(self, collection: str, doc_id: str, now: float) -> _Current | None:
+        return self._current(self._catalog.number(collection), doc_id, now)
+
+    def _place(
+        self,
+        call: InsertRev | InsertVersion,
+        current: _Current | None,
+        history: tuple[RevID, ...],
+        vector: str | None = None,
+    ) -> Inserted:
+        """Put a revision where it belongs; without a vector it gets one of ours."""
+        if current is not None and (current.leaves > 1 or current.rev_id not in history):
+            return self._graft(call, current, history, vector)
+        self._require_blobs(call.blobs)
+        if vector is None:
+            vector = self._versions.next(current.vector if current is not None else None)
+        placed = _Placed(history, vector, call.body, call.deleted, call.blobs)
+        if current is None:
+            return self._create(call, placed)
+        return self._prolong(call, current, placed)
+
+    def _close_branch(self, call: InsertRev, current: _Current | None) -> _Current | None:
+        """End our branch with the client's tombstone: its own revision is on another one.
+
+        Spec: replication.md §3.7.4.
+        """
+        if current is None or current.rev_id not in call.closed_branch[1:]:
+            return current
+        if not set(call.history).isdisjoint(call.closed_branch[:-1]):
+            return current
+        tombstone = call._replace(
+            history=call.closed_branch, body=b"{}", deleted=True, blobs=(), closed_branch=()
+        )
+        self._require_blobs(call.blobs)
+        self._place(tombstone, current, call.closed_branch)
+        return self._current(self._catalog.number(call.collection), call.doc_id, NEVER)
 
     def save(self, call: SaveRev, now: float) -> Inserted:
         """Make a revision of our own.
@@ -154,73 +246,86 @@ class Revisions:
 
     # --- the three ways a revision is placed ---------------------------------------
 
-    def _create(self, collection: int, call: InsertRev) -> Inserted:
+    def _create(self, call: InsertRev | InsertVersion, placed: _Placed) -> Inserted:
         """Store the first revision that comes of a document."""
-        self._require_blobs(call.blobs)
-        history = call.history[: self._max_depth]
+        history = placed.history[: self._max_depth]
         parent = history[1] if len(history) > 1 else None
         sequence = self._sequences.take(call.collection)
-        body = call.body
         cursor = self._execute(
             _ADD_DOCUMENT,
             (
-                collection,
+                self._catalog.number(call.collection),
                 call.doc_id,
                 sequence,
                 history[0],
                 parent,
-                call.deleted,
+                placed.deleted,
                 len(history),
-                len(body),
-                body,
+                placed.vector,
+                len(placed.body),
+                placed.body,
             ),
         )
         document = cursor.lastrowid
         assert document is not None
         if parent is not None:
             self._add_ancestors(document, history[1:], None)
-        if call.blobs:
-            self._refer_to(document, call.blobs)
+        if placed.blobs:
+            self._refer_to(document, placed.blobs)
         return Inserted(history[0], sequence, True)
 
-    def _prolong(self, current: _Current, call: InsertRev) -> Inserted:
+    def _prolong(
+        self, call: InsertRev | InsertVersion, current: _Current, placed: _Placed
+    ) -> Inserted:
         """Put a revision on top of the current one, where all revisions are one chain."""
-        self._require_blobs(call.blobs)
-        added = call.history[: call.history.index(current.rev_id)]
+        added = placed.history[: placed.history.index(current.rev_id)]
+        self._kept.keep(current.id, current.vector, current.body_bytes)
         self._execute(_KEEP_ANCESTOR, (current.id,))
         if len(added) > 1:
             self._add_ancestors(current.id, added[1:], current.rev_id)
         revisions = current.revisions + len(added)
-        sequence = self._replace_current(current, call, leaves=1, revisions=revisions)
+        sequence = self._replace_current(call, current, placed, leaves=1, revisions=revisions)
         self._execute("DELETE FROM blob_reference WHERE document = ?", (current.id,))
-        if call.blobs:
-            self._refer_to(current.id, call.blobs)
+        if placed.blobs:
+            self._refer_to(current.id, placed.blobs)
         if revisions >= self._max_depth + PRUNING_SLACK:
             self._prune(current.id, call.doc_id, sequence)
         return Inserted(added[0], sequence, True)
 
-    def _graft(self, current: _Current, call: InsertRev) -> Inserted:
+    def _graft(
+        self,
+        call: InsertRev | InsertVersion,
+        current: _Current,
+        history: tuple[RevID, ...],
+        vector: str | None,
+    ) -> Inserted:
         """Let the whole tree decide about a revision: known, branch, or conflict."""
         tree = RevTree(call.doc_id, self._load(current.id))
-        added = tree.insert(call.history, call.deleted)
-        rev_id = call.history[0]
+        branches = isinstance(call, InsertRev) and bool(call.closed_branch)
+        added = tree.insert(history, call.deleted, branches=branches)
+        rev_id = history[0]
         if not added:
             return Inserted(rev_id, current.sequence, False)
         self._require_blobs(call.blobs)
+        vector = vector or self._versions.next(current.vector)
+        placed = _Placed(history, vector, call.body, call.deleted, call.blobs)
         leaves = tree.leaves
         winner = tree.winner
         assert winner is not None
         size = current.revisions + len(added)
         if winner.rev_id != current.rev_id:
             is_leaf = any(leaf.rev_id == current.rev_id for leaf in leaves)
+            self._kept.keep(current.id, current.vector, current.body_bytes)
             self._execute(_KEEP_LEAF if is_leaf else _KEEP_ANCESTOR, (current.id,))
         self._add_ancestors(current.id, [rev.rev_id for rev in added[1:]], added[-1].parent)
         if added[-1].parent is not None:  # it may have been a leaf
             self._execute(_DROP_BODY, (current.id, added[-1].parent))
         if winner.rev_id == rev_id:
-            sequence = self._replace_current(current, call, leaves=len(leaves), revisions=size)
+            sequence = self._replace_current(
+                call, current, placed, leaves=len(leaves), revisions=size
+            )
         else:
-            row = (current.id, rev_id, added[0].parent, call.deleted, call.body)
+            row = (current.id, rev_id, added[0].parent, call.deleted, vector, call.body)
             self._execute(_ADD_REVISION, row)
             sequence = self._sequences.take(call.collection)
             self._execute(_COUNT_TREE, (sequence, len(leaves), size, current.id))
@@ -235,20 +340,27 @@ class Revisions:
     # --- pieces of these -------------------------------------------------------------
 
     def _replace_current(
-        self, current: _Current, call: InsertRev, *, leaves: int, revisions: int
+        self,
+        call: InsertRev | InsertVersion,
+        current: _Current,
+        placed: _Placed,
+        *,
+        leaves: int,
+        revisions: int,
     ) -> int:
         sequence = self._sequences.take(call.collection)
         self._execute(
             _REPLACE_CURRENT,
             (
                 sequence,
-                call.history[0],
-                call.history[1] if len(call.history) > 1 else None,
-                call.deleted,
+                placed.history[0],
+                placed.history[1] if len(placed.history) > 1 else None,
+                placed.deleted,
                 leaves,
                 revisions,
-                len(call.body),
-                call.body,
+                placed.vector,
+                len(placed.body),
+                placed.body,
                 current.id,
             ),
         )
@@ -262,7 +374,7 @@ class Revisions:
         self._execute_many(
             _ADD_REVISION,
             [
-                (document, rev_id, parent, 0, None)
+                (document, rev_id, parent, 0, None, None)
                 for rev_id, parent in zip(rev_ids, parents, strict=False)
             ],
         )
@@ -306,6 +418,7 @@ class Revisions:
     def _purge(self, document: int) -> None:
         self._execute("DELETE FROM revision WHERE document = ?", (document,))
         self._execute("DELETE FROM blob_reference WHERE document = ?", (document,))
+        self._kept.forget(document)
         self._execute("DELETE FROM document WHERE id = ?", (document,))
 
     def set_expiration(self, call: SetExpiration, now: float) -> bool:

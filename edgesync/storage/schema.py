@@ -69,6 +69,22 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             saved_at REAL NOT NULL
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # Where the hybrid clock stands (documents.md §9.1); the vectors are filled in
+        # when the database is opened.
+        "INSERT INTO info VALUES ('clock', 0)",
+        # Bodies of revisions that were current once, to make deltas from; the oldest go
+        # first. `version` is the current version of the revision's vector.
+        """CREATE TABLE kept_body (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            document INTEGER NOT NULL,
+            rev_id TEXT NOT NULL,
+            version TEXT NOT NULL,
+            body_bytes INTEGER NOT NULL,
+            body TEXT NOT NULL,
+            UNIQUE (document, rev_id)
+        ) STRICT""",
+    ),
 )
 """What leads from each version to the next; `user_version` counts them."""
 

@@ -180,17 +180,22 @@ class PushHalf:
     def _propose(self, batch: Sequence[PeerDocument]) -> None:
         self._has_offered = True
         self._unanswered_proposals += 1
-        revs = self._link.server_revs
-        entries = [[d.doc_id, d.rev_id, revs.get(d.doc_id, ""), len(d.body)] for d in batch]
+        parents = [self._link.server_revs.get(document.doc_id, "") for document in batch]
+        entries = [
+            [document.doc_id, document.rev_id, parent, len(document.body)]
+            for document, parent in zip(batch, parents, strict=True)
+        ]
         self._exchange.request(
             self._proposal_properties(),
             json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode(),
-            lambda reply: self._proposed(batch, reply),
+            lambda reply: self._proposed(batch, parents, reply),
             compressed=True,
             urgent=True,
         )
 
-    def _proposed(self, batch: Sequence[PeerDocument], reply: Reply) -> None:
+    def _proposed(
+        self, batch: Sequence[PeerDocument], parents: Sequence[str], reply: Reply
+    ) -> None:
         self._unanswered_proposals -= 1
         if reply.refusal is not None:
             self._fail(reply.refusal)
@@ -203,10 +208,13 @@ class PushHalf:
         max_history = int(
             reply.properties.get("maxHistory", self._link.collection.form.max_history)
         )
-        for place, document in enumerate(batch):
-            self._decide(document, answers[place] if place < len(answers) else 0, max_history)
+        answers += [0] * (len(batch) - len(answers))
+        for document, parent, answer in zip(batch, parents, answers, strict=False):
+            self._decide(document, parent, answer, max_history)
 
-    def _decide(self, document: PeerDocument, answer: object, max_history: int) -> None:
+    def _decide(
+        self, document: PeerDocument, parent: str, answer: object, max_history: int
+    ) -> None:
         status, server_rev = answer, ""
         if isinstance(answer, dict):
             status, server_rev = answer.get("status"), answer.get("rev", "")
@@ -217,16 +225,21 @@ class PushHalf:
             self._link.server_revs[document.doc_id] = document.rev_id
             self._done(document)
         elif status == 409:
-            self._conflict(document, str(server_rev))
+            self._conflict(document, parent, str(server_rev))
         else:
             code = status if isinstance(status, int) else 500
             self._report(document, Refusal("HTTP", code, "refused in proposeChanges"))
             self._done(document)
 
-    def _conflict(self, document: PeerDocument, server_rev: str) -> None:
-        """Offer it as a child of the server's revision, or wait for that one to be pulled."""
-        known = self._link.server_revs.get(document.doc_id)
-        if server_rev in document.chain and server_rev != known:
+    def _conflict(self, document: PeerDocument, parent: str, server_rev: str) -> None:
+        """Offer it as a child of the server's revision, or wait for that one to be pulled.
+
+        Args:
+            document: What was refused.
+            parent: What it was offered as a child of.
+            server_rev: The server's current revision, if it said.
+        """
+        if server_rev in document.chain and server_rev != parent:
             self._link.server_revs[document.doc_id] = server_rev
             self._again.append(document)
             return
@@ -273,7 +286,7 @@ class PushHalf:
             self._done(document)
             return
         if refusal[:2] in CONFLICTS:
-            self._conflict(document, "")
+            self._conflict(document, "", "")
             return
         self._report(document, refusal)
         if refusal.is_transient:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,9 @@ class Fixture:
         collections: Sequence[str] = (DEFAULT_COLLECTION,),
         protocol: int = 3,
         read_only: bool = False,
+        deltas: bool = False,
         limits: Limits | None = None,
+        entropy: Callable[[int], bytes] | None = None,
     ) -> PassiveEnd:
         """Connect a client."""
         return PassiveEnd(
@@ -33,7 +35,9 @@ class Fixture:
             collections=collections,
             protocol=protocol,
             read_only=read_only,
+            deltas=deltas,
             limits=limits,
+            entropy=entropy,
         )
 
     def put(

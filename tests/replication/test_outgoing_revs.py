@@ -9,7 +9,7 @@ import pytest
 from edgesync.documents.rev_id import RevID
 from edgesync.documents.store_calls import DEFAULT_COLLECTION, PurgeDocument
 from edgesync.limits import Limits
-from edgesync.replication.outgoing_revs import history
+from edgesync.replication.rev_forms import history
 from tests.loopback import PassiveEnd
 from tests.replication.conftest import Fixture
 

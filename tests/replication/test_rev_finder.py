@@ -12,7 +12,7 @@ from edgesync.documents.rev_id import RevID
 from edgesync.documents.store_calls import CurrentRev
 from edgesync.limits import Limits
 from edgesync.replication.profiles import Proposal
-from edgesync.replication.rev_finder import decide
+from edgesync.replication.rev_forms import TreeForm, VersionForm
 from tests.loopback import Message
 from tests.replication.conftest import Fixture
 from tests.replication.test_replicator import error
@@ -20,18 +20,32 @@ from tests.replication.test_replicator import error
 VECTORS = Path(__file__).parent.parent / "vectors"
 
 
-def tree_cases() -> list[dict[str, Any]]:
-    cases: list[dict[str, Any]] = json.loads((VECTORS / "propose.json").read_text())["rev_trees"]
-    return cases
+def cases(name: str) -> list[dict[str, Any]]:
+    every: list[dict[str, Any]] = json.loads((VECTORS / "propose.json").read_text())[name]
+    return every
 
 
-@pytest.mark.parametrize("case", tree_cases(), ids=json.dumps)
-def test_decision_table(case: dict[str, Any]) -> None:
+def expected(answer: Any) -> tuple[int, str]:
+    return (answer["status"], answer["rev"]) if isinstance(answer, dict) else (answer, "")
+
+
+@pytest.mark.parametrize("case", cases("rev_trees"), ids=json.dumps)
+def test_decision_table_of_trees(case: dict[str, Any]) -> None:
     local = case["local"]
-    current = CurrentRev(RevID(local["rev"]), local["deleted"]) if local else None
-    answer = case["answer"]
-    status = answer["status"] if isinstance(answer, dict) else answer
-    assert decide(current, Proposal("doc", case["proposed"], case["parent"] or "")) == status
+    current = CurrentRev(RevID(local["rev"]), local["deleted"], "") if local else None
+    verdict = TreeForm().decide(current, Proposal("doc", case["proposed"], case["parent"] or ""))
+    status, rev = expected(case["answer"])
+    assert (verdict.status, verdict.current if rev else "") == (status, rev)
+
+
+@pytest.mark.parametrize("case", cases("version_vectors"), ids=json.dumps)
+def test_decision_table_of_versions(case: dict[str, Any]) -> None:
+    local = case["local"]
+    current = CurrentRev(RevID("1-aa"), local["deleted"], local["rev"]) if local else None
+    proposal = Proposal("doc", case["proposed"], case["parent"] or "")
+    verdict = VersionForm().decide(current, proposal)
+    status, rev = expected(case["answer"])
+    assert (verdict.status, verdict.current if rev else "") == (status, rev)
 
 
 def statuses(reply: Message | None) -> Any:
