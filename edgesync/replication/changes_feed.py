@@ -103,7 +103,13 @@ class ChangesFeed:
             self.read_on()
 
     def note_pushed(self, doc_id: str, rev: str) -> None:
-        """Remember a revision of this client, by tree ID or version, not to offer it back."""
+        """Remember a revision of this client, by tree ID or version, not to offer it back.
+
+        While another revision of the document is on its way to the client, what it will
+        have in the end is open, and the revision is better offered once too often.
+        """
+        if doc_id in self._unsettled:
+            return
         self._pushed[doc_id] = rev
         self._pushed.move_to_end(doc_id)
         if len(self._pushed) > self._limits.max_echoes_remembered:
@@ -171,7 +177,10 @@ class ChangesFeed:
 
     def _offer(self, changes: Sequence[Change]) -> None:
         self._unanswered += 1
-        self._unsettled.update(change.doc_id for change in changes)
+        for change in changes:
+            self._unsettled.add(change.doc_id)
+            # What it pushed may win again later, and then it no longer has it.
+            self._pushed.pop(change.doc_id, None)
         self._peer.request(
             self._collection.properties("changes"),
             orjson.dumps([self._entry(change) for change in changes]),
