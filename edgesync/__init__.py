@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ListenerCertificateAuthenticatorDelegate,
         ListenerPasswordAuthenticator,
     )
-    from edgesync.database import BlobReader, Collection, Database, Document
+    from edgesync.database import BlobReader, Collection, Database, Document, Edit
     from edgesync.documents.store_calls import Change
     from edgesync.errors import EdgeSyncError
     from edgesync.identity.certificate import KeyType, KeyUsages
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgesync.listener import (
         ConnectionInfo,
         ConnectionStatus,
+        ListenerTotals,
         URLEndpointListener,
         URLEndpointListenerConfiguration,
     )
@@ -48,6 +49,7 @@ _ROOMS = {
     "Collection": "database",
     "Database": "database",
     "Document": "database",
+    "Edit": "database",
     "Change": "documents.store_calls",
     "EdgeSyncError": "errors",
     "KeyType": "identity.certificate",
@@ -55,6 +57,7 @@ _ROOMS = {
     "Limits": "limits",
     "ConnectionInfo": "listener",
     "ConnectionStatus": "listener",
+    "ListenerTotals": "listener",
     "URLEndpointListener": "listener",
     "URLEndpointListenerConfiguration": "listener",
     "KeyStore": "tls_identity",
@@ -70,6 +73,7 @@ __all__ = [
     "Database",
     "Document",
     "EdgeSyncError",
+    "Edit",
     "KeyStore",
     "KeyType",
     "KeyUsages",
@@ -77,6 +81,7 @@ __all__ = [
     "ListenerCertificateAuthenticator",
     "ListenerCertificateAuthenticatorDelegate",
     "ListenerPasswordAuthenticator",
+    "ListenerTotals",
     "TLSIdentity",
     "URLEndpointListener",
     "URLEndpointListenerConfiguration",

@@ -28,6 +28,7 @@
         ListenerError
             PortInUseError
             UnknownInterfaceError
+        DiscoveryError                mDNS does not work on this machine
         IdentityError                 a certificate or key that cannot be made, read or used
             IdentityNotFoundError     no identity has the label
             DuplicateLabelError       one has it already
@@ -35,6 +36,12 @@
         KeyStoreError                 the key store cannot do what it was asked
             WrongUnlockKeyError       its files are sound, the key is another's
             KeyStoreDamagedError      a file is not as it was written
+        ApiError                      a request of the local API was refused
+            RequestError              it cannot be understood
+            UnknownNameError          it names a database, listener, ... that is not there
+            NameTakenError
+            ServiceNotRunningError    there is no service to ask
+            NotPermittedError         this user may not ask it
 
 Every message names the thing and the reason; `hint` says the way out. The
 errors know no wire: each border has one table that maps them (`replication`
@@ -43,6 +50,7 @@ to BLIP codes, `net` to HTTP statuses and close codes, `cli` to exit codes).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 
 
@@ -215,6 +223,16 @@ class UnknownInterfaceError(ListenerError):
         )
 
 
+class DiscoveryError(EdgeSyncError):
+    """mDNS does not work on this machine."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"mDNS does not work: {reason}",
+            hint="look for a program that keeps UDP port 5353 to itself: ss -lunp sport = 5353",
+        )
+
+
 class IdentityError(EdgeSyncError):
     """A TLS identity cannot be made, read or used."""
 
@@ -271,3 +289,37 @@ class KeyStoreDamagedError(KeyStoreError):
             hint=hint or "restore the file from a backup",
         )
         self.file = file
+
+
+class ApiError(EdgeSyncError):
+    """A request of the local API was refused."""
+
+
+class RequestError(ApiError):
+    """A request that the local API cannot understand."""
+
+
+class UnknownNameError(ApiError):
+    """There is no database, listener, connection, ... of that name."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str] = ()) -> None:
+        names = ", ".join(sorted(known))
+        super().__init__(
+            f'there is no {kind} "{name}"',
+            hint=f"there is: {names}" if names else f"there is no {kind} at all",
+        )
+
+
+class NameTakenError(ApiError):
+    """There is one of that name already."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f'there is a {kind} "{name}" already', hint="choose another name")
+
+
+class ServiceNotRunningError(ApiError):
+    """No service answers on the local API's socket."""
+
+
+class NotPermittedError(ApiError):
+    """This user may not use the local API's socket, or the file."""

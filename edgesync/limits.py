@@ -115,3 +115,13 @@ class Limits:
     """A PKCS#12 or PEM file with a key and its chain; a long chain has 20 KiB."""
     max_chain_certificates: int = 10
     """Certificates of such a chain; public chains have 2 to 4."""
+    max_api_connections: int = 100
+    """Of programs on this machine to the local API; further ones wait."""
+    api_idle_timeout_s: float = 60.0
+    """A program that sends or takes nothing for this long in the local API is cut off."""
+    max_api_body_bytes: int = 32 * MIB
+    """JSON of one request of the local API: a document, or many for `_bulk_docs`."""
+    max_feed_wait_s: float = 900.0
+    """The longest `timeout` of a changes feed with `feed=longpoll`."""
+    max_discovered: int = 256
+    """Listeners that are taken from one look around over mDNS; anybody can announce more."""

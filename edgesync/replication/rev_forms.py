@@ -1,7 +1,7 @@
 """The two forms of revision IDs: trees up to protocol 3, version vectors from 4 on.
 
 A session speaks one of them; what comes in the other form is allowed only
-where an upgraded client still has it. Spec: replication.md §1.3, §3.6, §3.7.3;
+where an upgraded client still has it. Spec: blip.md §1.3; replication.md §3.6, §3.7.3;
 documents.md §9.5, §9.6.
 """
 
