@@ -11,7 +11,7 @@ from edgesync.identity.certificate import Certificate
 from edgesync.identity.key_files import read_certificates
 from edgesync.identity.trust import TrustAnchors
 from edgesync.limits import Limits
-from edgesync.net.handshake import Credentials
+from edgesync.net.passwords import Credentials
 
 _log = logging.getLogger(__name__)
 
@@ -31,10 +31,8 @@ class ListenerPasswordAuthenticator:
     def __init__(self, callback: Callable[[str, str], bool]) -> None:
         self._callback = callback
 
-    def authenticate(self, credentials: Credentials | None) -> bool:
-        """Return whether this client may connect; without a password never."""
-        if credentials is None:
-            return False
+    def authenticate(self, credentials: Credentials) -> bool:
+        """Return whether this client may connect."""
         try:
             return bool(self._callback(credentials.user, credentials.password))
         except Exception:  # noqa: BLE001 - the application's own code

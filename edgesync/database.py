@@ -6,11 +6,11 @@ import base64
 import io
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 import gevent
 import orjson
@@ -51,6 +51,7 @@ from edgesync.documents.store_calls import (
     StoreCall,
     StoreDone,
     StoredRev,
+    TidyUp,
     Verify,
 )
 from edgesync.errors import CollectionNotFoundError, EdgeSyncError, StoreClosedError
@@ -73,6 +74,20 @@ class Document:
     deleted: bool
     """Whether this revision is a tombstone."""
     body: Mapping[str, object] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One of many changes for `Collection.save_all`."""
+
+    doc_id: str | None
+    """None makes a new one."""
+    body: Mapping[str, object] = field(hash=False)
+    """Nothing for a tombstone."""
+    parent: str | None = None
+    """The revision it replaces."""
+    deleted: bool = False
+    """Whether to store a tombstone."""
 
 
 class Database:
@@ -147,6 +162,11 @@ class Database:
     def name(self) -> str:
         """The name, as in the URL that clients use."""
         return self._name
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder
 
     @property
     def is_open(self) -> bool:
@@ -245,17 +265,35 @@ class Database:
 
     # --- upkeep ----------------------------------------------------------------------
 
-    def backup(self, directory: Path | str) -> None:
-        """Copy the database, as it is at one moment, into a folder; others go on meanwhile."""
-        target = Path(directory)
-        self.ask(lambda call_id: Backup(call_id, target))
+    def backup(
+        self,
+        directory: Path | str,
+        *,
+        share_blobs: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Copy the database, as it is at one moment, into a folder; others go on meanwhile.
 
-    def verify(self) -> tuple[str, ...]:
-        """Return what is damaged, in words; nothing if all is well."""
-        return self.ask(lambda call_id: Verify(call_id), tuple)
+        Args:
+            directory: A new folder.
+            share_blobs: Whether blobs are linked, not copied: for a copy on the same
+                file system that is read and removed, and costs no room.
+            progress: Told now and then, in a thread, what is done of how much.
+        """
+        target = Path(directory)
+        self.ask(lambda call_id: Backup(call_id, target, share_blobs, progress))
+
+    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> tuple[str, ...]:
+        """Return what is damaged, in words; nothing if all is well.
+
+        Args:
+            progress: As for `backup`.
+        """
+        return self.ask(lambda call_id: Verify(call_id, progress), tuple)
 
     def compact(self) -> None:
-        """Give unused room back to the file system."""
+        """Remove blobs that nobody needs, and give unused room back to the file system."""
+        self.ask(lambda call_id: TidyUp(call_id))
         self.ask(lambda call_id: Compact(call_id))
 
     # --- for listeners -------------------------------------------------------------------
@@ -300,17 +338,25 @@ class Database:
         Raises:
             EdgeSyncError: What the store answered.
         """
-        if not self._is_open:
-            raise StoreClosedError(f'database "{self._name}" is closed')
-        self._last_call += 1
-        answer: AsyncResult[object] = AsyncResult()
-        self._answers[self._last_call] = answer
-        self._client.submit([make(self._last_call)])
-        result = answer.get()
+        (result,) = self.ask_all([make])
         if isinstance(result, EdgeSyncError):
             raise result
         assert isinstance(result, kind)
         return result
+
+    def ask_all(self, makers: Sequence[Callable[[int], StoreCall]]) -> list[object]:
+        """Ask the store many things at once; return its answers, errors among them."""
+        if not self._is_open:
+            raise StoreClosedError(f'database "{self._name}" is closed')
+        calls: list[StoreCall] = []
+        answers: list[AsyncResult[object]] = []
+        for make in makers:
+            self._last_call += 1
+            calls.append(make(self._last_call))
+            answers.append(AsyncResult())
+            self._answers[self._last_call] = answers[-1]
+        self._client.submit(calls)
+        return [answer.get() for answer in answers]
 
     def _take_answers(self, *answers: StoreDone) -> None:
         for done in answers:
@@ -380,6 +426,11 @@ class Collection:
         """The number of documents that are not deleted."""
         return self._database.ask(lambda call_id: CountDocuments(call_id, self._path), int)
 
+    @property
+    def last_sequence(self) -> int:
+        """The sequence of its last change; `changes` after it yields nothing yet."""
+        return self._read_changes(2**62).last_sequence
+
     def get(self, doc_id: str) -> Document | None:
         """Return a document, None if it is absent or deleted."""
         found: object = self._database.ask(lambda call_id: ReadRev(call_id, self._path, doc_id))
@@ -387,9 +438,15 @@ class Collection:
             return None
         return _document(found)
 
-    def documents(self) -> Iterator[Document]:
-        """Yield all documents that are not deleted, in the order of their IDs."""
-        after = ""
+    def documents(self, start: str = "") -> Iterator[Document]:
+        """Yield all documents that are not deleted, in the order of their IDs.
+
+        Args:
+            start: The ID to begin with, or where it would be.
+        """
+        if start and (first := self.get(start)) is not None:
+            yield first
+        after = start
         while True:
             page = self._database.ask(
                 lambda call_id, after=after: ListDocuments(call_id, self._path, after, PAGE),  # type: ignore[misc]
@@ -425,6 +482,19 @@ class Collection:
         """
         text = encode_body(body)
         return self._write(doc_id or _new_doc_id(), text, parent, deleted=False)
+
+    def save_all(self, edits: Iterable[Edit]) -> tuple[Document | EdgeSyncError, ...]:
+        """Store many changes at the price of one commit; each fails by itself.
+
+        Returns:
+            For each edit its document, or why it was not stored.
+        """
+        results: list[Document | EdgeSyncError | _Save] = [self._prepared(edit) for edit in edits]
+        saves = [each for each in results if isinstance(each, _Save)]
+        answers = iter(self._database.ask_all([save.call for save in saves]) if saves else ())
+        return tuple(
+            each.document(next(answers)) if isinstance(each, _Save) else each for each in results
+        )
 
     def delete(self, doc_id: str, *, parent: str | None = None) -> Document:
         """Store a tombstone, which replicates like any revision.
@@ -482,18 +552,44 @@ class Collection:
         )
 
     def _write(self, doc_id: str, text: bytes, parent: str | None, *, deleted: bool) -> Document:
+        save = self._checked(doc_id, text, parent, deleted)
+        return save.stored(self._database.ask(save.call, Inserted))
+
+    def _prepared(self, edit: Edit) -> _Save | EdgeSyncError:
+        try:
+            text = b"{}" if edit.deleted else encode_body(edit.body)
+            return self._checked(edit.doc_id or _new_doc_id(), text, edit.parent, edit.deleted)
+        except EdgeSyncError as error:
+            return error
+
+    def _checked(self, doc_id: str, text: bytes, parent: str | None, deleted: bool) -> _Save:
         check_doc_id(doc_id)
         body = parse_body(text, self._database._limits)
         parent_rev: RevID | None = parse_rev_id(parent) if parent else None
         blobs = tuple(blob.digest for blob in body.blobs)
-        saved = self._database.ask(
-            lambda call_id: SaveRev(
-                call_id, self._path, doc_id, parent_rev, body.text, deleted, blobs
-            ),
-            Inserted,
-        )
-        value = MappingProxyType(orjson.loads(body.text))
-        return Document(doc_id, saved.rev_id, saved.sequence, deleted, value)
+        return _Save(self._path, doc_id, parent_rev, body.text, deleted, blobs)
+
+
+class _Save(NamedTuple):
+    """A change that may be stored."""
+
+    collection: str
+    doc_id: str
+    parent: RevID | None
+    text: bytes
+    deleted: bool
+    blobs: tuple[str, ...]
+
+    def call(self, call_id: int) -> SaveRev:
+        return SaveRev(call_id, *self)
+
+    def document(self, answer: object) -> Document | EdgeSyncError:
+        assert isinstance(answer, Inserted | EdgeSyncError)
+        return answer if isinstance(answer, EdgeSyncError) else self.stored(answer)
+
+    def stored(self, saved: Inserted) -> Document:
+        value = MappingProxyType(orjson.loads(self.text))
+        return Document(self.doc_id, saved.rev_id, saved.sequence, self.deleted, value)
 
 
 class _ChangeListener:

@@ -42,6 +42,8 @@
             NameTakenError
             ServiceNotRunningError    there is no service to ask
             NotPermittedError         this user may not ask it
+        UsageError                    the command was typed wrong
+        NotWellError                  the doctor found a problem
 
 Every message names the thing and the reason; `hint` says the way out. The
 errors know no wire: each border has one table that maps them (`replication`
@@ -323,3 +325,11 @@ class ServiceNotRunningError(ApiError):
 
 class NotPermittedError(ApiError):
     """This user may not use the local API's socket, or the file."""
+
+
+class UsageError(EdgeSyncError):
+    """What was typed cannot be done like this."""
+
+
+class NotWellError(EdgeSyncError):
+    """The box has a problem."""

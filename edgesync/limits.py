@@ -26,6 +26,12 @@ class Limits:
     """From the TCP connection to the end of the TLS handshake."""
     request_timeout_s: float = 15.0
     """From there to the end of the HTTP request's headers; clients give up after 15 s too."""
+    max_password_failures: int = 10
+    """Wrong passwords from one address; beyond it they are not even looked at, and get 429."""
+    password_failure_forgiven_s: float = 6.0
+    """One of these is forgiven whenever so much time has passed: ten guesses a minute."""
+    max_password_checks: int = 6
+    """Passwords that are checked at a time, each in one of gevent's ten threads."""
     max_request_line_bytes: int = 4 * KIB
     """Of the HTTP request."""
     max_header_bytes: int = 32 * KIB
@@ -103,6 +109,9 @@ class Limits:
     """Blobs under way at a time, in each direction; others wait for their turn."""
     max_echoes_remembered: int = 1000
     """Revisions a peer pushed that are not offered back to it (replication.md §4 step 10)."""
+    blob_grace_s: float = 3600.0
+    """How long a blob that no document refers to stays after anybody had to do with it: its
+    document may still be on the way, or somebody be reading it. Looked for as often."""
     blob_piece_bytes: int = 64 * KIB
     """What is read from, or written to, a blob's file at a time."""
     commit_revisions: int = 100

@@ -11,17 +11,21 @@ from enum import Enum, auto
 from typing import Final
 
 import edgesync
-from edgesync.authenticator import ListenerPasswordAuthenticator
+from edgesync.authenticator import (
+    ListenerCertificateAuthenticator,
+    ListenerPasswordAuthenticator,
+)
 from edgesync.database import Collection, Database
 from edgesync.errors import ConfigurationError, ListenerError
 from edgesync.limits import Limits
 from edgesync.net.acceptor import Acceptor
 from edgesync.net.handshake import HandshakeRules, Peer
-from edgesync.net.interfaces import addresses_to_bind, url_hosts
+from edgesync.net.interfaces import addresses_to_bind, url_hosts, what_is_missing
 from edgesync.net.session import Session
+from edgesync.net.tls import ServerTLS
 from edgesync.net.websocket import PeerSocket
 from edgesync.replication.replicator import Replicator, ReplicatorSettings
-from edgesync.tls_identity import TLSIdentity
+from edgesync.tls_identity import KeyStore, ServedIdentity, TLSIdentity
 
 log: Final = logging.getLogger(__name__)
 
@@ -45,13 +49,16 @@ class URLEndpointListenerConfiguration:
     disable_tls: bool = False
     """Plain `ws://`."""
     tls_identity: TLSIdentity | None = None
-    """None: an anonymous self-signed one, made at start."""
-    authenticator: ListenerPasswordAuthenticator | None = None
-    """None: everybody may come in."""
+    """None: an anonymous self-signed one, of the key store, or made at start."""
+    authenticator: ListenerPasswordAuthenticator | ListenerCertificateAuthenticator | None = None
+    """None: everybody may come in. By certificate needs TLS, of which it then speaks 1.2 only."""
     enable_delta_sync: bool = False
     """Whether changes travel as deltas."""
     read_only: bool = False
     """Whether clients may only pull."""
+    key_store: KeyStore | None = None
+    """Keeps the anonymous identity. From it, an identity with a label is taken anew
+    whenever it is renewed there; who is connected notices nothing."""
     limits: Limits = field(default_factory=Limits)
     """What a peer may cost."""
 
@@ -89,10 +96,22 @@ class ConnectionInfo:
     bytes_out: int
 
 
+@dataclass(frozen=True, slots=True)
+class ListenerTotals:
+    """What a listener has done since it was made; never falls."""
+
+    connections: int = 0
+    revisions_in: int = 0
+    revisions_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
 class State(Enum):
     """The life of a listener."""
 
     STOPPED = auto()
+    STARTING = auto()
     RUNNING = auto()
     STOPPING = auto()
 
@@ -115,40 +134,66 @@ class URLEndpointListener:
         self._state = State.STOPPED
         self._acceptor: Acceptor | None = None
         self._identity: TLSIdentity | None = None
+        # Kept: clients that have pinned it come back after a restart of the listener.
+        self._served_identity = (
+            None
+            if config.disable_tls
+            else ServedIdentity(config.tls_identity, config.key_store, self._take_identity)
+        )
         self._connections: dict[str, _Connected] = {}
+        self._totals_of_the_gone = ListenerTotals()
         self._forget_close: Callable[[], None] | None = None
+        self._waiting_for: str | None = None
         self._change_listeners: list[Callable[[ConnectionStatus], None]] = []
 
     # --- life ----------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = False) -> None:
         """Bind and serve; harmless if it runs already.
+
+        Args:
+            wait: If the interface or address is not there, start all the same,
+                and bind when `follow_interface` finds it.
 
         Raises:
             PortInUseError: Another program has the port.
-            UnknownInterfaceError: The machine has no such interface or address.
+            UnknownInterfaceError: The machine has no such interface or address,
+                and it shall not be waited for.
             ListenerError: The database is closed.
+            KeyStoreError: The key store does not give the identity.
+            IdentityError: The identity cannot be used.
         """
         if self._state is not State.STOPPED:
             return
         if not self._database.is_open:
             raise ListenerError(f'database "{self._database.name}" is closed')
+        self._state = State.STARTING
+        try:
+            self._start(wait=wait)
+        finally:
+            if self._acceptor is None:
+                self._state = State.STOPPED
+
+    def _start(self, *, wait: bool) -> None:
         config = self._config
-        addresses = addresses_to_bind(config.network_interface)
-        identity = None
-        if not config.disable_tls:
-            identity = config.tls_identity or TLSIdentity.anonymous()
+        missing = what_is_missing(config.network_interface) if wait else ""
+        addresses = () if missing else addresses_to_bind(config.network_interface)
+        identity = None if self._served_identity is None else self._served_identity.find()
         acceptor = Acceptor(
             [(address, config.port) for address in addresses],
             self._rules(),
-            identity.server_tls() if identity is not None else None,
+            None if identity is None else self._tls(identity),
             self._serve,
             config.limits,
+            config.port,
         )
         acceptor.start()
+        self._waiting_for = missing or None
         if config.enable_delta_sync:
             self._database.keep_bodies()
         self._acceptor, self._identity, self._state = acceptor, identity, State.RUNNING
+        if self._served_identity is not None:
+            self._served_identity.follow()
         self._forget_close = self._database.on_close(self.stop)
 
     def stop(self) -> None:
@@ -158,20 +203,58 @@ class URLEndpointListener:
         self._state = State.STOPPING
         if self._forget_close is not None:
             self._forget_close()
+        if self._served_identity is not None:
+            self._served_identity.leave()
         for connected in list(self._connections.values()):
             connected.session.close(GOING_AWAY, "the listener was stopped")
         self._acceptor.stop(self._config.limits.close_timeout_s)
         self._connections.clear()
         self._acceptor, self._identity, self._state = None, None, State.STOPPED
 
+    def follow_interface(self) -> None:
+        """Bind to the address that the interface has now, or wait until it has one.
+
+        For whoever sees that interfaces have changed; the service does it by
+        itself. The port and all connections stay. Harmless at any time.
+        """
+        if self._state is State.RUNNING and self._acceptor is not None:
+            self._waiting_for = self._rebind(self._acceptor) or None
+
+    def _rebind(self, acceptor: Acceptor) -> str:
+        """Return what stands in the way, "" if nothing does."""
+        interface = self._config.network_interface
+        missing = what_is_missing(interface)
+        try:
+            acceptor.rebind(() if missing else addresses_to_bind(interface, acceptor.bound))
+        except ListenerError as error:  # the port of the new address is taken, or it is gone again
+            acceptor.rebind(())
+            return str(error)
+        return missing
+
     def _rules(self) -> HandshakeRules:
         authenticator = self._config.authenticator
+        authenticate = None
+        if isinstance(authenticator, ListenerPasswordAuthenticator):
+            authenticate = authenticator.authenticate
         return HandshakeRules(
             database=self._database.name,
             subprotocols=tuple(f"{SUBPROTOCOL}{version}" for version in PROTOCOLS),
-            authenticate=authenticator.authenticate if authenticator is not None else None,
+            authenticate=authenticate,
             product=f"edgesync/{edgesync.__version__}",
         )
+
+    def _tls(self, identity: TLSIdentity) -> ServerTLS:
+        authenticator = self._config.authenticator
+        if isinstance(authenticator, ListenerCertificateAuthenticator):
+            return identity.server_tls(authenticator.refusal)
+        return identity.server_tls()
+
+    def _take_identity(self, identity: TLSIdentity) -> None:
+        """Show another identity to the clients that come from now on."""
+        if self._state is State.RUNNING and self._acceptor is not None:
+            self._acceptor.tls = self._tls(identity)
+            self._identity = identity
+            log.info("the certificate is another one: it expires at %s", identity.expiration)
 
     # --- what it tells --------------------------------------------------------------
 
@@ -191,8 +274,23 @@ class URLEndpointListener:
         if self._acceptor is None:
             return ()
         scheme = "ws" if self._config.disable_tls else "wss"
-        hosts = url_hosts(addresses_to_bind(self._config.network_interface))
+        hosts = url_hosts(self.addresses)
         return tuple(f"{scheme}://{host}:{self.port}/{self._database.name}" for host in hosts)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What it is bound to; "::" and "0.0.0.0" are all; empty when stopped or waiting."""
+        return self._acceptor.bound if self._acceptor is not None else ()
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What the interface lacks before clients can connect; None if nothing, or stopped."""
+        return self._waiting_for if self._state is State.RUNNING else None
+
+    @property
+    def protocol_versions(self) -> tuple[int, ...]:
+        """The versions of the replication protocol that it speaks, newest first."""
+        return PROTOCOLS
 
     @property
     def tls_identity(self) -> TLSIdentity | None:
@@ -209,6 +307,14 @@ class URLEndpointListener:
     def connections(self) -> tuple[ConnectionInfo, ...]:
         """The clients that are connected now, oldest first."""
         return tuple(connected.info() for connected in self._connections.values())
+
+    @property
+    def totals(self) -> ListenerTotals:
+        """All that it has served, what is connected now included."""
+        totals = self._totals_of_the_gone
+        for connected in self._connections.values():
+            totals = _plus(totals, connected.info())
+        return totals
 
     def close_connection(self, info: ConnectionInfo) -> None:
         """Close a client's connection, with 1001; nothing happens if it is gone."""
@@ -246,13 +352,15 @@ class URLEndpointListener:
         name = f"{peer.address}:{peer.port}"
         replicator = Replicator(settings, limits, time.monotonic())
         session = Session(websocket, name, replicator, self._database.connect, limits)
-        self._connections[peer.correlation_id] = _Connected(peer, version, session)
+        connected = _Connected(peer, version, session)
+        self._connections[peer.correlation_id] = connected
         log.info("%s: connected: %s, %s", name, peer.subprotocol, peer.user_agent)
         self._tell_change_listeners()
         try:
             session.run()
         finally:
             self._connections.pop(peer.correlation_id, None)
+            self._totals_of_the_gone = _plus(self._totals_of_the_gone, connected.info())
             log.info(
                 "%s: gone: %d revisions in, %d out",
                 name,
@@ -295,6 +403,16 @@ class _Connected:
         )
 
 
+def _plus(totals: ListenerTotals, info: ConnectionInfo) -> ListenerTotals:
+    return ListenerTotals(
+        totals.connections + 1,
+        totals.revisions_in + info.revisions_in,
+        totals.revisions_out + info.revisions_out,
+        totals.bytes_in + info.bytes_in,
+        totals.bytes_out + info.bytes_out,
+    )
+
+
 def _checked(config: URLEndpointListenerConfiguration) -> tuple[Database, tuple[str, ...]]:
     """Return the database and the paths of the collections."""
     collections = list(config.collections)
@@ -310,6 +428,11 @@ def _checked(config: URLEndpointListenerConfiguration) -> tuple[Database, tuple[
     database = collections[0].database
     if any(collection.database is not database for collection in collections):
         raise ConfigurationError("all collections of a listener belong to one database")
+    if config.disable_tls and isinstance(config.authenticator, ListenerCertificateAuthenticator):
+        raise ConfigurationError(
+            "clients cannot show certificates without TLS",
+            hint="remove disable_tls, or choose another authenticator",
+        )
     if not 0 <= config.port <= 65535:  # what TCP has
         raise ConfigurationError(f"port {config.port} is not in 0 to 65535")
     return database, tuple(collection.path for collection in collections)

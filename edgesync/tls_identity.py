@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
+import gevent
 from gevent import get_hub
+from gevent.event import Event
 from gevent.monkey import get_original
 
 from edgesync.errors import (
@@ -36,11 +39,14 @@ from edgesync.identity.key_files import read_identity, read_pem, to_pem, to_pkcs
 from edgesync.identity.keystore import KeyFolder, check_user
 from edgesync.identity.verifiers import Verifiers
 from edgesync.limits import Limits
-from edgesync.net.tls import ServerTLS
+from edgesync.net.tls import ClientRefusal, ServerTLS
+
+_log = logging.getLogger(__name__)
 
 ANONYMOUS_LABEL: Final = "edgesync.anonymous"
 _ANONYMOUS_ATTRIBUTES: Final = {"CN": "edgesync anonymous"}
 _ANONYMOUS_RENEWAL: Final = timedelta(days=1)
+_LOOK_AGAIN_S: Final = 600.0
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -76,13 +82,16 @@ class TLSIdentity:
         """Return the certificates as PEM, leaf first, to give to clients."""
         return to_pem(self.certs)
 
-    def server_tls(self) -> ServerTLS:
+    def server_tls(self, client_refusal: ClientRefusal | None = None) -> ServerTLS:
         """Make what encrypts a listener's connections.
+
+        Args:
+            client_refusal: Decides about the certificates of clients, who then need one.
 
         Raises:
             IdentityError: OpenSSL does not take the key or the chain.
         """
-        return ServerTLS(self.certs, self.private_key)
+        return ServerTLS(self.certs, self.private_key, client_refusal)
 
     @classmethod
     def from_pem(cls, key_pem: bytes, chain_pem: bytes) -> TLSIdentity:
@@ -278,7 +287,7 @@ class KeyStore:
                     KeyType.RSA_2048,
                 )
             return self.anonymous_identity()
-        if found.expiration - datetime.now(UTC) < _ANONYMOUS_RENEWAL:
+        if _is_about_to_expire(found):
             return self.renew_identity(ANONYMOUS_LABEL)
         return found
 
@@ -363,6 +372,83 @@ class KeyStore:
         if _thread_id() != self._thread:
             return function(*args, **kwargs)
         return _apart(function, *args, **kwargs)
+
+
+class ServedIdentity:
+    """The identity that a listener shows, and what becomes of it while it is shown.
+
+    One with a label is what the key store has under it now. The anonymous one
+    is the key store's, or lives as long as this object; its last day is looked
+    for every ten minutes, as a small box may get the right time long after its start.
+    """
+
+    def __init__(
+        self,
+        wanted: TLSIdentity | None,
+        key_store: KeyStore | None,
+        changed: Callable[[TLSIdentity], None],
+    ) -> None:
+        """Store what is given; `changed` gets each later identity, and must not wait."""
+        self._wanted = wanted
+        self._key_store = key_store
+        self._changed = changed
+        self._current: TLSIdentity | None = None
+        self._forget: Callable[[], None] | None = None
+        self._greenlet: gevent.Greenlet[[Event], None] | None = None
+
+    def find(self) -> TLSIdentity:
+        """Return the identity to show now, or raise what the key store does; waits."""
+        self._current = self._find()
+        return self._current
+
+    def follow(self) -> None:
+        """Tell of other identities from now on."""
+        wake, hub = Event(), get_hub()
+
+        def note(label: str) -> None:
+            if self._current is not None and label == self._current.label:
+                hub.loop.run_callback_threadsafe(wake.set)  # the store may be used in any thread
+
+        if self._key_store is not None:
+            self._forget = self._key_store.on_change(note)
+        self._greenlet = gevent.spawn(self._run, wake)
+
+    def leave(self) -> None:
+        """End that."""
+        if self._forget is not None:
+            self._forget()
+        if self._greenlet is not None:
+            self._greenlet.kill(block=False)
+        self._forget, self._greenlet = None, None
+
+    def _run(self, wake: Event) -> None:
+        while True:
+            wake.wait(_LOOK_AGAIN_S)
+            wake.clear()
+            try:
+                found = self._find()
+                if found != self._current:
+                    self._current = found
+                    self._changed(found)
+            except EdgeSyncError as error:
+                _log.error("the TLS identity could not be looked at: %s; %s", error, error.hint)
+
+    def _find(self) -> TLSIdentity:
+        label = ANONYMOUS_LABEL if self._wanted is None else self._wanted.label
+        if self._key_store is not None and label == ANONYMOUS_LABEL:
+            return self._key_store.anonymous_identity()
+        if self._wanted is not None:
+            if self._key_store is None or label is None:
+                return self._wanted
+            # What was deleted is shown until another one is there.
+            return self._key_store.identity(label) or self._current or self._wanted
+        if self._current is None or _is_about_to_expire(self._current):
+            return TLSIdentity.anonymous()
+        return self._current
+
+
+def _is_about_to_expire(identity: TLSIdentity) -> bool:
+    return identity.expiration - datetime.now(UTC) < _ANONYMOUS_RENEWAL
 
 
 def _apart(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

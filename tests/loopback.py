@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,10 +41,15 @@ ANSWER_TIMEOUT_S = 20.0
 class Store:
     """An engine, and the wait for its answers."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._woken = threading.Event()
         self._file = folder / DATABASE_FILE
-        self.engine = Engine.open(folder, limits or Limits(), self._woken.set)
+        self.engine = Engine.open(folder, limits or Limits(), self._woken.set, clock)
         self._own = self.engine.connect(self._take)
         self._answers: dict[int, object] = {}
         self._ids = itertools.count(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
 import os
 import re
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from edgesync.cli.main import EXIT_CODES, make_parser
+from edgesync.cli.manual import subcommands
 from edgesync.daemon.config import NOT_YET, ListenerConfig, parse_config
+from tests.cli.test_invite import read as read_qr_code
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgesync"
@@ -93,6 +97,37 @@ def shown_paths() -> list[Path]:
             top = name
             paths.append(name)
     return paths
+
+
+def test_every_verb_of_the_command_is_listed() -> None:
+    for noun, parser in subcommands(make_parser()).items():
+        (line,) = (
+            line for line in README.splitlines() if line.startswith("| `") and f"`{noun}`" in line
+        )
+        assert {verb for verb in subcommands(parser) if f"`{verb}`" not in line} == set()
+
+
+def test_every_exit_code_is_explained() -> None:
+    codes = {0, *(code for _, code in EXIT_CODES)}
+    (line,) = re.findall(r"^Exit codes: (.*?)\.", README, re.M | re.S)
+    assert {int(code) for code in re.findall(r"\b\d\b", line)} == codes
+
+
+def test_every_path_of_the_local_api_is_listed() -> None:
+    added = re.compile(r'(?:add_route\(\s*f?|^ {8}\()"(/?[\w{}/]*)"', re.M)
+    for module in sorted((PACKAGE / "api").glob("*.py")):
+        for path in added.findall(module.read_text()):
+            last = path.replace("{connection_id}", "{id}").split("/")[-1]
+            assert f"/{last}" in README or f"{{{last.strip('{}')}}}" in README, path
+
+
+def test_the_qr_code_says_what_stands_below_it() -> None:
+    blocks = re.findall(r"^    ([█▀▄ ]+)$\n", README, re.M)
+    url, _, fragment = read_qr_code(blocks).partition("#")
+    fingerprint = re.findall(r"^    fingerprint +([0-9A-F:]+)$", README, re.M)[0]
+    assert f"    url             {url}\n" in README
+    digest = base64.urlsafe_b64decode(fragment[3:46] + "=")
+    assert digest.hex(":").upper() == fingerprint
 
 
 # --- docstrings ----------------------------------------------------------------

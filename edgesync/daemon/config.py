@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from edgesync.errors import ConfigurationError
 from edgesync.limits import Limits
@@ -49,8 +49,25 @@ class ListenerConfig:
     port: int = DEFAULT_PORT
     """0: any free one."""
     disable_tls: bool = False
+    tls_identity: str | None = None
+    """A label in the key store; None: the anonymous identity."""
+    authenticator: str = "none"
+    """One of `AUTHENTICATORS`."""
+    client_roots: tuple[Path, ...] = ()
+    """PEM files with the certificates that vouch for clients, with "certificate"."""
     enable_delta_sync: bool = False
     read_only: bool = False
+    advertise: bool = True
+    """Over mDNS, on the networks where it listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStoreConfig:
+    """The `[key_store]`: with what it is unlocked."""
+
+    kind: Literal["credential", "file", "passphrase"]
+    name: str = ""
+    """Of the credential that systemd passes, or of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +79,8 @@ class ServiceConfig:
     databases: tuple[DatabaseConfig, ...]
     listeners: tuple[ListenerConfig, ...]
     limits: Limits
+    key_store: KeyStoreConfig | None = None
+    """None: there is none, and the anonymous identity lives as long as the process."""
 
 
 EMBEDDED: Final = ServiceConfig(
@@ -72,13 +91,7 @@ EMBEDDED: Final = ServiceConfig(
 )
 """What runs without a file: reachable from this machine alone."""
 
-NOT_YET: Final[Mapping[str, Collection[object]]] = {
-    "tls_identity": (),
-    "authenticator": ("none",),
-    "client_roots": (),
-    "advertise": (False,),
-}
-"""Keys of a listener to come, each with the values that ask for nothing."""
+AUTHENTICATORS: Final = ("none", "password", "certificate")
 
 
 def read_config(path: Path) -> ServiceConfig:
@@ -115,17 +128,19 @@ def parse_config(text: str, source: str) -> ServiceConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{source}: {error}", hint="correct the syntax") from error
     root.allow("database", "listener", "limits", "key_store")
-    if "key_store" in root.table:
-        raise root.error("key_store", "is not supported by this version yet", "remove the section")
+    key_store = _key_store(root.section("key_store")) if "key_store" in root.table else None
     databases = tuple(_database(section) for section in root.sections("database"))
     databases = databases or EMBEDDED.databases
     listeners = tuple(_listener(section, databases) for section in root.sections("listener"))
     _check_ports(root, listeners)
+    if key_store is None:
+        _check_nobody_needs_keys(root, listeners)
     return ServiceConfig(
         source,
         databases,
         listeners or (_default_listener(root, databases),),
         _limits(root.section("limits")),
+        key_store,
     )
 
 
@@ -158,6 +173,10 @@ class _Section:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.error(key, f"must be {_KINDS[kind]}", f"it is {value!r}")
         return value
+
+    def optional(self, key: str) -> str | None:
+        """Return a string, None if the key is absent."""
+        return self.value(key, str, "") if key in self.table else None
 
     def strings(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """Return a list of strings, of which there is at least one."""
@@ -194,9 +213,7 @@ def _database(section: _Section) -> DatabaseConfig:
 
 
 def _listener(section: _Section, databases: tuple[DatabaseConfig, ...]) -> ListenerConfig:
-    known = [field.name for field in fields(ListenerConfig) if field.name != "name"]
-    section.allow(*known, *NOT_YET)
-    _refuse_what_is_not_built(section)
+    section.allow(*(field.name for field in fields(ListenerConfig) if field.name != "name"))
     names = [database.name for database in databases]
     database = section.value("database", str, names[0] if len(names) == 1 else "")
     if database not in names:
@@ -205,22 +222,76 @@ def _listener(section: _Section, databases: tuple[DatabaseConfig, ...]) -> Liste
     port = section.value("port", int, DEFAULT_PORT)
     if not 0 <= port <= MAX_PORT:
         raise section.error("port", f"is {port}", f"choose one of 0 to {MAX_PORT}; 0: any free one")
+    disable_tls = section.value("disable_tls", bool, False)
+    authenticator, client_roots = _admission(section, disable_tls=disable_tls)
     return ListenerConfig(
         name=section.path[-1],
         database=database,
         collections=section.strings("collections", ()),
-        interface=section.value("interface", str, "") if "interface" in section.table else None,
+        interface=section.optional("interface"),
         port=port,
-        disable_tls=section.value("disable_tls", bool, False),
+        disable_tls=disable_tls,
+        tls_identity=section.optional("tls_identity"),
+        authenticator=authenticator,
+        client_roots=client_roots,
         enable_delta_sync=section.value("enable_delta_sync", bool, False),
         read_only=section.value("read_only", bool, False),
+        advertise=section.value("advertise", bool, True),
     )
 
 
-def _refuse_what_is_not_built(section: _Section) -> None:
-    for key, neutral in NOT_YET.items():
-        if key in section.table and section.table[key] not in neutral:
-            raise section.error(key, "is not supported by this version yet", "remove the key")
+def _admission(section: _Section, *, disable_tls: bool) -> tuple[str, tuple[Path, ...]]:
+    """Return who may come in, and the files that it needs."""
+    chosen = section.value("authenticator", str, "none")
+    roots = section.strings("client_roots", ())
+    if chosen not in AUTHENTICATORS:
+        hint = f"choose one of {', '.join(AUTHENTICATORS)}"
+        raise section.error("authenticator", f'is "{chosen}"', hint)
+    if chosen != "certificate":
+        if roots:
+            hint = 'add authenticator = "certificate", or remove the key'
+            raise section.error("client_roots", "is not used by this authenticator", hint)
+        return chosen, ()
+    if disable_tls:
+        hint = "remove disable_tls, or choose another authenticator"
+        raise section.error("authenticator", "needs TLS, which is disabled", hint)
+    if not roots:
+        hint = "name PEM files with the certificates that vouch for clients"
+        raise section.error("client_roots", "is missing", hint)
+    folder = Path(section.source).parent
+    return chosen, tuple(folder / root for root in roots)
+
+
+def _key_store(section: _Section) -> KeyStoreConfig:
+    section.allow("unlock")
+    unlock = section.value("unlock", str, "")
+    kind, _, name = unlock.partition(":")
+    if unlock == "passphrase":
+        return KeyStoreConfig("passphrase")
+    if kind == "credential" and name and "/" not in name:
+        return KeyStoreConfig("credential", name)
+    if kind == "file" and name:
+        return KeyStoreConfig("file", str(Path(section.source).parent / name))
+    # The value is not shown: it may be the passphrase itself, in the wrong place.
+    raise section.error(
+        "unlock",
+        "says no way to unlock it" if unlock else "is missing",
+        'write "credential:NAME", "file:PATH" or "passphrase"',
+    )
+
+
+def _check_nobody_needs_keys(root: _Section, listeners: tuple[ListenerConfig, ...]) -> None:
+    for listener in listeners:
+        wants = {
+            "tls_identity": listener.tls_identity is not None,
+            "authenticator": listener.authenticator == "password",
+        }
+        for key in (key for key, is_wanted in wants.items() if is_wanted):
+            raise root.error(
+                f"listener.{listener.name}.{key}",
+                "needs a key store, and there is none",
+                'add [key_store] with unlock = "passphrase", "file:PATH" or "credential:NAME"',
+            )
 
 
 def _check_ports(root: _Section, listeners: tuple[ListenerConfig, ...]) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
+import secrets
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -16,42 +19,50 @@ from typing import Final
 import gevent
 from gevent.event import Event
 
-from edgesync import Database, URLEndpointListener, URLEndpointListenerConfiguration, __version__
-from edgesync.daemon.config import (
-    EMBEDDED,
-    DatabaseConfig,
-    ListenerConfig,
-    ServiceConfig,
-    read_config,
+from edgesync import KeyStore, URLEndpointListener, __version__
+from edgesync.api.box import Box
+from edgesync.api.client import find_socket, socket_to_serve, state_folder
+from edgesync.api.events import Events, RecentLog
+from edgesync.api.server import ApiServer
+from edgesync.api.upkeep import WORK_FOLDER
+from edgesync.daemon.config import EMBEDDED, ServiceConfig, read_config
+from edgesync.daemon.follower import Follower
+from edgesync.daemon.hosted import Service
+from edgesync.daemon.systemd import (
+    JournalFormatter,
+    JournalHandler,
+    ServiceManager,
+    is_journal,
 )
-from edgesync.daemon.systemd import JournalFormatter, ServiceManager, is_journal
-from edgesync.errors import (
-    CollectionNotFoundError,
-    ConfigurationError,
-    EdgeSyncError,
-    InvalidNameError,
-)
+from edgesync.daemon.unlocking import CREDENTIALS, ServiceKeys, unlock_key
+from edgesync.errors import ConfigurationError, EdgeSyncError
 
 log: Final = logging.getLogger(__name__)
 
-STOP_TIMEOUT_S: Final = 9.0  # clients may take 5 s to answer a CLOSE; the promise is 10 s
+API_STOP_TIMEOUT_S: Final = 0.5  # of the promised 10 s; feeds never end by themselves
+GOODBYE_TIMEOUT_S: Final = 0.5  # after the listeners have stopped, which takes longer mostly
+KEYS_FOLDER: Final = "keys"
 FAILED: Final = 1  # argparse itself ends with 2 on wrong usage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
-    _log_to_stderr(os.environ)
+    recent = _log_to_stderr(os.environ)
     try:
         config = read_config(options.config) if options.config is not None else EMBEDDED
         if options.check:
             check(config)
             print(f"{config.source}: ok")
         else:
-            serve(config, state_folder(os.environ), ServiceManager(os.environ, os.getpid()))
+            manager = ServiceManager(os.environ, os.getpid())
+            serve(config, state_folder(os.environ), manager, recent)
     except EdgeSyncError as error:
         hint = f"; {error.hint}" if error.hint else ""
-        print(f"edgesyncd: {error}{hint}", file=sys.stderr)
+        if is_journal(sys.stderr, os.environ):
+            log.error("cannot run: %s%s", error, hint)
+        else:
+            print(f"edgesyncd: {error}{hint}", file=sys.stderr)
         return FAILED
     return 0
 
@@ -62,148 +73,128 @@ def check(config: ServiceConfig) -> None:
     Raises:
         EdgeSyncError: What would stop the start, but for ports and interfaces.
     """
+    if config.key_store is not None and (
+        config.key_store.kind == "file" or CREDENTIALS in os.environ
+    ):
+        unlock_key(config.key_store, os.environ)
+    # Identities are in the real key store; one that is missing keeps but its listener idle.
+    listeners = tuple(replace(each, tls_identity=None) for each in config.listeners)
     with TemporaryDirectory(prefix="edgesyncd-check-") as folder:
-        Service.build(config, Path(folder)).stop()
+        keys = ServiceKeys(None, Path(folder), os.environ, config.limits)
+        keys.store = KeyStore.open(Path(folder) / KEYS_FOLDER, unlock=secrets.token_bytes(32))
+        Service.build(replace(config, listeners=listeners), Path(folder), keys).stop()
 
 
-def serve(config: ServiceConfig, folder: Path, manager: ServiceManager) -> None:
+def serve(config: ServiceConfig, folder: Path, manager: ServiceManager, recent: RecentLog) -> None:
     """Run until SIGTERM or SIGINT.
 
     Args:
         config: What to run.
         folder: Where the state lives; made if it is missing.
         manager: Is told how it goes.
+        recent: The last lines of the log.
 
     Raises:
         EdgeSyncError: It cannot start, or did not stop in time.
     """
     stop = Event()
     watchers = [gevent.signal_handler(n, stop.set) for n in (signal.SIGTERM, signal.SIGINT)]
-    service = Service.build(config, _made(folder / "databases"))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold keys and documents
+    keys = ServiceKeys(config.key_store, folder / KEYS_FOLDER, os.environ, config.limits)
+    keys.open()
+    service = Service.build(config, _made(folder / "databases"), keys)
+    shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)  # of backups that were cut off
+    socket = socket_to_serve(os.environ, folder)
+    advertised = [listener.name for listener in config.listeners if listener.advertise]
+    follower = Follower(service.listeners, advertised, events := Events())
+    where = (config.source, folder, socket)
+    box = _box(service, keys, follower, where, events, recent)
+    server = ApiServer(box, socket, config.limits)
+    service.on_change.append(follower.follow)
     try:
-        service.start(manager)
-        _announce(service, folder)
+        server.start()
+        service.start()
+        follower.start()
+        _Clients(service, box.events, manager).watch()
+        manager.ready(service.summary())
+        box.events.tell("started", f"edgesyncd {__version__} started")
+        _announce(service, folder, socket)
         while not stop.wait(manager.watchdog_interval_s):
             manager.watchdog()
     finally:
         manager.stopping()
+        server.stop(API_STOP_TIMEOUT_S)
+        goodbye = gevent.spawn(follower.stop)
         service.stop()
+        goodbye.join(GOODBYE_TIMEOUT_S)
         for watcher in watchers:
             watcher.cancel()
 
 
-class Service:
-    """The databases and listeners of a configuration."""
+class _Clients:
+    """Tells of clients that come and go."""
 
-    def __init__(
-        self, databases: Mapping[str, Database], listeners: Mapping[str, URLEndpointListener]
-    ) -> None:
-        """Use `Service.build`."""
-        self._databases = databases
-        self.listeners = listeners
+    def __init__(self, service: Service, events: Events, manager: ServiceManager) -> None:
+        self._service = service
+        self._events = events
+        self._manager = manager
+        self._watched: dict[str, URLEndpointListener] = {}
+        self._connected: dict[str, str] = {}
+        service.on_change.append(self.watch)
 
-    @classmethod
-    def build(cls, config: ServiceConfig, folder: Path) -> Service:
-        """Open the databases and make the listeners.
+    def watch(self) -> None:
+        """Watch all listeners, those that were made anew, too."""
+        for name, listener in self._service.listeners.items():
+            if self._watched.get(name) is not listener:
+                self._watched[name] = listener
+                listener.add_change_listener(lambda _status: self._tell())
 
-        Raises:
-            ConfigurationError: The configuration asks for what cannot be.
-            StoreError: A database cannot be opened.
-        """
-        databases: dict[str, Database] = {}
-        with ExitStack() as undo:
-            for wanted in config.databases:
-                databases[wanted.name] = _open_database(wanted, config, folder)
-                undo.callback(databases[wanted.name].close)
-                _make_collections(databases[wanted.name], wanted, config)
-            listeners = {
-                wanted.name: _make_listener(wanted, databases[wanted.database], config)
-                for wanted in config.listeners
-            }
-            undo.pop_all()
-        return cls(databases, listeners)
-
-    def start(self, manager: ServiceManager) -> None:
-        """Start all listeners, and show from now on how many clients there are.
-
-        Raises:
-            ListenerError: One cannot start.
-        """
-        for listener in self.listeners.values():
-            listener.start()
-            listener.add_change_listener(lambda _status: manager.status(self.summary()))
-        manager.ready(self.summary())
-
-    def stop(self) -> None:
-        """Close all connections with 1001, then the databases.
-
-        Raises:
-            EdgeSyncError: It takes longer than the promised time.
-        """
-        # All listeners at once: each waits for its clients.
-        late = EdgeSyncError("the service did not stop in time", hint="see the log")
-        with gevent.Timeout(STOP_TIMEOUT_S, late):
-            gevent.joinall([gevent.spawn(each.stop) for each in self.listeners.values()])
-            for database in self._databases.values():
-                database.close()
-
-    def summary(self) -> str:
-        """Return the state of the service in a line."""
-        statuses = [listener.status for listener in self.listeners.values()]
-        clients = sum(status.connection_count for status in statuses)
-        active = sum(status.active_connection_count for status in statuses)
-        return f"listeners: {len(statuses)}, clients: {clients}, of these active: {active}"
+    def _tell(self) -> None:
+        self._manager.status(self._service.summary())
+        now = {
+            info.id: (name, info.peer_address)
+            for name, listener in self._service.listeners.items()
+            for info in listener.connections
+        }
+        for key, (name, peer) in now.items():
+            if key not in self._connected:
+                self._connected[key] = peer
+                self._events.record(
+                    "client_connected", f'{peer} came to listener "{name}"', listener=name, id=key
+                )
+        for key in self._connected.keys() - now.keys():
+            peer = self._connected.pop(key)
+            self._events.record("client_gone", f"{peer} has gone", id=key)
 
 
-def state_folder(environment: Mapping[str, str]) -> Path:
-    """Return where the state lives: as systemd says, else as a desktop says, else at home."""
-    if given := environment.get("STATE_DIRECTORY"):
-        return Path(given.split(":")[0])  # systemd lists all of a unit's folders
-    if (state_home := Path(environment.get("XDG_STATE_HOME", ""))).is_absolute():
-        return state_home / "edgesync"
-    return Path.home() / ".local/state/edgesync"
-
-
-def _open_database(wanted: DatabaseConfig, config: ServiceConfig, folder: Path) -> Database:
-    try:
-        return Database.open(wanted.name, directory=folder, limits=config.limits)
-    except InvalidNameError as error:
-        raise ConfigurationError(
-            f"{config.source}: database.{wanted.name}: {error}", hint="choose another name"
-        ) from error
-
-
-def _make_collections(database: Database, wanted: DatabaseConfig, config: ServiceConfig) -> None:
-    for name in wanted.collections:
-        try:
-            database.create_collection(name)
-        except InvalidNameError as error:
-            raise ConfigurationError(
-                f"{config.source}: database.{wanted.name}.collections: {error}",
-                hint="choose another name",
-            ) from error
-
-
-def _make_listener(
-    wanted: ListenerConfig, database: Database, config: ServiceConfig
-) -> URLEndpointListener:
-    where = f"{config.source}: listener.{wanted.name}.collections"
-    try:
-        collections = [database.collection(name) for name in wanted.collections]
-    except (CollectionNotFoundError, InvalidNameError) as error:
-        raise ConfigurationError(
-            f"{where}: {error}", hint=f"list it in database.{database.name}.collections"
-        ) from error
-    return URLEndpointListener(
-        URLEndpointListenerConfiguration(
-            collections=collections or database.collections,
-            port=wanted.port,
-            network_interface=wanted.interface,
-            disable_tls=wanted.disable_tls,
-            enable_delta_sync=wanted.enable_delta_sync,
-            read_only=wanted.read_only,
-            limits=config.limits,
-        )
+def _box(
+    service: Service,
+    keys: ServiceKeys,
+    follower: Follower,
+    where: tuple[str, Path, Path],
+    events: Events,
+    recent: RecentLog,
+) -> Box:
+    """Return the service as the local API needs it."""
+    source, folder, socket = where
+    return Box(
+        config=source,
+        state_folder=folder,
+        socket=socket,
+        databases=service.databases,
+        closed_databases=service.closed_databases,
+        listeners=service.listeners,
+        idle_listeners=service.idle_listeners,
+        restart_listener=service.restart_listener,
+        create_database=service.create_database,
+        replace_database=service.replace_database,
+        key_store=lambda: keys.store,
+        is_locked=lambda: keys.is_locked,
+        unlock=service.unlock,
+        mdns_names=lambda: follower.names,
+        mdns_problems=lambda: follower.problems,
+        events=events,
+        log=recent,
     )
 
 
@@ -219,25 +210,33 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _announce(service: Service, folder: Path) -> None:
+def _announce(service: Service, folder: Path, socket: Path) -> None:
     """Print what a person needs to connect a client."""
     print(f"edgesyncd {__version__}, state below {folder}")
     for name, listener in service.listeners.items():
         for url in listener.urls:
             print(f'listener "{name}": {url}')
+        if listener.waiting_for is not None:
+            print(f'listener "{name}": waits for {listener.waiting_for}')
         if (identity := listener.tls_identity) is not None:
             print(f"    certificate SHA-256: {identity.fingerprint.hex(':').upper()}")
-    url = next(iter(service.listeners.values())).urls[0]
-    print(f"look around with: python -m tests.active_peer pull {url} FOLDER", flush=True)
+    for name, reason in service.idle_listeners.items():
+        print(f'listener "{name}" does not serve: {reason}')
+    where = "" if socket == find_socket(os.environ) else f"--socket {socket} "
+    print(f"look around with: edgesync {where}status", flush=True)
 
 
-def _log_to_stderr(environment: Mapping[str, str]) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+def _log_to_stderr(environment: Mapping[str, str]) -> RecentLog:
+    """Log to the journal, else to standard error, and keep the last lines."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if is_journal(sys.stderr, environment):
         handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
+        handler = JournalHandler(handler)
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    recent = RecentLog()
+    logging.basicConfig(level=logging.INFO, handlers=[handler, recent])
+    return recent
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -198,6 +198,20 @@ def _find_blobs(root: dict[str, object]) -> tuple[BlobRef, ...]:
     return tuple(found.values())
 
 
+def stored_blobs(text: bytes) -> tuple[BlobRef, ...]:
+    """Return the blobs a stored body refers to, each digest once; none if it is damaged.
+
+    Spec: documents.md §5.1, §5.2.
+    """
+    if b'"digest"' not in text:
+        return NO_BLOBS
+    try:
+        root: object = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return NO_BLOBS
+    return _find_blobs(root) if isinstance(root, dict) else NO_BLOBS
+
+
 def _note_blob(properties: object, found: dict[str, BlobRef]) -> None:
     if not isinstance(properties, dict):
         return

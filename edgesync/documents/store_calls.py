@@ -10,7 +10,7 @@ The comment behind each call names the type of its result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgesync.documents.rev_id import RevID
@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # a name in a value; nothing here looks at files
     from pathlib import Path
 
 DEFAULT_COLLECTION = "_default._default"
+
+Progress = Callable[[int, int], None]
+"""Told, on the thread that works, how much is done of how much."""
 
 
 # --- results -----------------------------------------------------------------
@@ -291,11 +294,10 @@ class DeleteCollection(NamedTuple):  # None | CollectionNotFoundError | InvalidN
 # --- upkeep ------------------------------------------------------------------
 
 
-class CollectBlobs(NamedTuple):  # int: how many
-    """Remove those of some blobs that no document refers to."""
+class TidyUp(NamedTuple):  # int: how many blobs were removed
+    """Remove blobs that no document refers to any more, and checkpoints nobody uses."""
 
     call_id: int
-    digests: tuple[str, ...]
 
 
 class Backup(NamedTuple):  # None
@@ -303,10 +305,13 @@ class Backup(NamedTuple):  # None
 
     call_id: int
     target: Path
+    share_blobs: bool = False  # link them: for a copy on the same file system, soon removed
+    progress: Progress | None = None
 
 
 class Verify(NamedTuple):  # tuple[str, ...]: what is damaged, in words
     call_id: int
+    progress: Progress | None = None
 
 
 class Compact(NamedTuple):  # None
@@ -339,7 +344,7 @@ StoreCall = (
     | SetExpiration
     | CreateCollection
     | DeleteCollection
-    | CollectBlobs
+    | TidyUp
     | Backup
     | Verify
     | Compact

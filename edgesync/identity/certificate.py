@@ -8,7 +8,7 @@ from enum import Enum, Flag, auto
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -22,6 +22,7 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 ONE_YEAR: Final = timedelta(seconds=31_536_000)
 _NETSCAPE_CERT_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
 _BACKDATED: Final = timedelta(seconds=60)
+_MAX_READABLE: Final = 200  # characters of a name in a log
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
@@ -189,14 +190,38 @@ def common_name_of(certificate: Certificate) -> str:
     return str(names[0].value) if names else certificate.subject.rfc4514_string()
 
 
+def readable_name_of(certificate: Certificate) -> str:
+    """Return the common name, or else the subject, fit for a log whoever wrote it.
+
+    What is not printable becomes a question mark, what is long is cut.
+
+    Raises:
+        ValueError: The subject is malformed.
+    """
+    return _readable(common_name_of(certificate))
+
+
+def readable_subject_of(certificate: Certificate) -> str:
+    """Return the subject as RFC 4514 writes it, made fit for a log; "?" if it is malformed."""
+    try:
+        return _readable(certificate.subject.rfc4514_string())
+    except (ValueError, KeyError):  # KeyError: cryptography 43 and a text of an unknown type
+        return "?"
+
+
+def _readable(text: str) -> str:
+    text = "".join(each if each.isprintable() else "?" for each in text)
+    return text if len(text) <= _MAX_READABLE else f"{text[:_MAX_READABLE]}..."
+
+
 def is_issued_by(certificate: Certificate, issuer: Certificate) -> bool:
     """Return whether the names match and the signature is by the issuer's key."""
     if certificate.issuer != issuer.subject:
         return False
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False  # the same name, another key
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False  # the same name, another key, or one that signs nothing
     return True
 
 

@@ -43,14 +43,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from enum import IntEnum
-from hashlib import sha256
+from hashlib import scrypt, sha256
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from edgesync.errors import KeyStoreDamagedError, KeyStoreError, WrongUnlockKeyError
 
@@ -198,6 +197,17 @@ def normalised(text: str) -> bytes:
     return unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")
 
 
+def stretched(password: str, salt: bytes, log2_n: int, r: int, p: int) -> bytes:
+    """Return 32 bytes that cost 128 * N * r bytes of memory to compute, however typed.
+
+    By `hashlib`, as the version of `cryptography` that Debian 13 has holds the
+    interpreter meanwhile.
+    """
+    n = 1 << log2_n
+    memory = 128 * r * (n + p + 2)
+    return scrypt(normalised(password), salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=KEY_BYTES)
+
+
 def _head(role: Role) -> bytes:
     return _MAGIC + bytes((_VERSION, role))
 
@@ -226,8 +236,7 @@ def _checked_stretch(wrapped: bytes, name: str) -> _Stretch:
 def _wrapping_key(unlock: Unlock, salt: bytes, stretch: _Stretch) -> bytes:
     if isinstance(unlock, bytes):
         return HKDF(SHA256(), KEY_BYTES, salt, _INFO).derive(unlock)
-    n = 1 << stretch.log2_n
-    return Scrypt(salt, KEY_BYTES, n, stretch.r, stretch.p).derive(normalised(unlock))
+    return stretched(unlock, salt, stretch.log2_n, stretch.r, stretch.p)
 
 
 def _split(content: bytes) -> list[bytes]:

@@ -9,11 +9,8 @@ from base64 import b64decode, b64encode
 from threading import BoundedSemaphore
 from typing import Final
 
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from edgesync.identity.envelope import stretched
 
-from edgesync.identity.envelope import normalised
-
-_HASH_BYTES: Final = 32
 _SALT_BYTES: Final = 16
 # 16 MiB for 40 ms, on a small board for a third of a second. Verifiers are sealed besides, and
 # a box that comes back after a power cut has all its clients at the door.
@@ -68,4 +65,4 @@ class Verifiers:
 
     def _stretch(self, password: str, salt: bytes, log2_n: int, r: int, p: int) -> bytes:
         with self._turns:
-            return Scrypt(salt, _HASH_BYTES, 1 << log2_n, r, p).derive(normalised(password))
+            return stretched(password, salt, log2_n, r, p)

@@ -12,6 +12,10 @@ How a connection lives:
     websocket   takes messages out of the stream and puts frames into it
     session     joins that with a replicator: one greenlet reads, one writes
 
+Before there are connections: `interfaces` tells which addresses there are and
+when to look again, `mdns` tells the neighbours (`announcements`: in which
+words), and finds them.
+
 Every connection costs bounded memory and bounded time until it has proved to
 be a client: the handshake and the request have deadlines and sizes, and when
 too many connections are still on their way the oldest gives way to the

@@ -18,8 +18,9 @@ from greenlet import greenlet
 
 from edgesync.errors import ListenerError, PortInUseError, UnknownInterfaceError
 from edgesync.limits import Limits
-from edgesync.net.handshake import HandshakeRules, Peer, PeerHandler
+from edgesync.net.handshake import Client, HandshakeRules, Peer, PeerHandler, Place
 from edgesync.net.interfaces import ANY_IPV6, known_names
+from edgesync.net.passwords import PasswordChecks
 from edgesync.net.tls import ServerTLS, TLSSocket
 from edgesync.net.transport import PlainSocket, Transport
 from edgesync.net.websocket import PeerSocket
@@ -37,9 +38,10 @@ class Acceptor:
     """Accept connections on a port of one or more addresses, and serve them.
 
     A connection is *pending* until the head of its request is read, then
-    *admitted*. Above `Limits.max_pending_connections` the oldest pending one is
-    dropped; above `Limits.max_connections` or `max_connections_per_address`
-    nobody is admitted, and 503 says so.
+    *admitted*. Above `Limits.max_pending_connections` the oldest pending one of
+    the address that has most of them is dropped; above `Limits.max_connections`
+    or `max_connections_per_address` nobody is admitted, and 503 says so. A
+    connection that is refused is pending again until it has ended.
 
     An acceptor is started once; to serve again, make another one.
 
@@ -55,33 +57,42 @@ class Acceptor:
         tls: ServerTLS | None,
         serve: Callable[[PeerSocket, Peer], None],
         limits: Limits,
+        port: int = 0,
     ) -> None:
         """Store what is given.
 
         Args:
             addresses: Numeric, with ports; "::" serves IPv4, too. All with port
-                0 get the same free port.
+                0 get the same free port. None at all: `rebind` gives them later.
             rules: Who may connect.
             tls: None for plain connections.
             serve: Called after the upgrade in the connection's own greenlet;
                 returns when the session has ended.
             limits: Connections, sizes and times.
+            port: For addresses that come later; 0: any free one.
         """
         self.tls = tls
         self._addresses = tuple(addresses)
         self._rules = rules
+        authenticate = rules.authenticate
+        self._passwords = None if authenticate is None else PasswordChecks(authenticate, limits)
         self._serve = serve
         self._limits = limits
         self._pool = Pool()
-        self._servers: list[_Server] = []
-        self._port = 0
-        self._pending: dict[greenlet, None] = {}  # in order of arrival
+        self._servers: dict[str, _Server] = {}  # by address
+        self._port = port  # kept while no address is bound
+        self._pending: dict[greenlet, str] = {}  # its address, in order of arrival
         self._admitted: Counter[str] = Counter()  # by address
 
     @property
     def port(self) -> int:
         """The port we listen on; 0 if we do not."""
-        return self._port
+        return self._port if self._servers else 0
+
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """The addresses we listen on."""
+        return tuple(self._servers)
 
     @property
     def connection_count(self) -> int:
@@ -96,12 +107,35 @@ class Acceptor:
             UnknownInterfaceError: This machine has no such address.
             ListenerError: The system refuses for another reason.
         """
-        sockets = _bind(self._addresses)
+        if self._addresses:
+            self._listen(self._addresses)
+
+    def rebind(self, addresses: Sequence[str]) -> None:
+        """Listen on other addresses from now on, on the same port.
+
+        Connections stay, also those to an address that is given up: whether
+        they still work is for them to find out, as an address that comes back
+        revives them.
+
+        Args:
+            addresses: Numeric; those that are bound already are left alone.
+                Without any, nobody can connect until the next call.
+
+        Raises:
+            ListenerError: As by `start`; then nothing has changed.
+        """
+        added = [(address, self._port) for address in addresses if address not in self._servers]
+        if added:
+            self._listen(tuple(added))
+        for gone in self._servers.keys() - set(addresses):
+            self._servers.pop(gone).close()
+
+    def _listen(self, addresses: tuple[tuple[str, int], ...]) -> None:
+        sockets = _bind(addresses)
         self._port = sockets[0].getsockname()[1]
-        for bound in sockets:
-            self._servers.append(_Server(bound, self._pool, self._handle))
-        for server in self._servers:
-            server.start()
+        for (address, _), bound in zip(addresses, sockets, strict=True):
+            self._servers[address] = _Server(bound, self._pool, self._handle)
+            self._servers[address].start()
 
     def stop(self, timeout_s: float) -> None:
         """Stop accepting, then wait for the connections to end, and cut the rest.
@@ -112,8 +146,8 @@ class Acceptor:
             timeout_s: How long they may take.
         """
         self._port = 0
-        for server in self._servers:
-            server.close()
+        while self._servers:
+            self._servers.popitem()[1].close()
         for pending in tuple(self._pending):
             self._drop_pending(pending)
         self._pool.join(timeout_s)
@@ -121,33 +155,36 @@ class Acceptor:
 
     def _handle(self, server: _Server, sock: GeventSocket, address: tuple[str, int]) -> None:
         """Serve one connection, from its first byte to its last, in its own greenlet."""
-        client = (address[0].removeprefix(_MAPPED_IPV4), address[1])
+        host, port = address[0].removeprefix(_MAPPED_IPV4), address[1]
         this = gevent.getcurrent()
         self._make_room()
-        self._pending[this] = None
+        self._pending[this] = host
         admitted: list[str] = []  # at most one
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport = self._wrap(sock)
+            is_tls = isinstance(transport, TLSSocket)
+            chain = transport.client_chain if isinstance(transport, TLSSocket) else ()
             PeerHandler(
                 transport,
-                client,
+                Client(host, port, is_tls, chain),
                 server,
                 rules=self._rules,
                 limits=self._limits,
-                is_tls=isinstance(transport, TLSSocket),
-                admit=partial(self._admit, this, client[0], admitted),
+                passwords=self._passwords,
+                place=Place(
+                    partial(self._admit, this, host, admitted),
+                    partial(self._dismiss, this, admitted),
+                ),
                 serve=self._serve,
             ).handle()
         except OSError as error:
-            _log.info("%s:%d: no request: %s", *client, str(error) or type(error).__name__)
+            _log.info("%s:%d: no request: %s", host, port, str(error) or type(error).__name__)
         except Exception:  # noqa: BLE001 - the top of a greenlet
-            _log.exception("%s:%d: the connection failed on our side", *client)
+            _log.exception("%s:%d: the connection failed on our side", host, port)
         finally:
+            self._dismiss(this, admitted)
             self._pending.pop(this, None)
-            for each in admitted:
-                self._admitted[each] -= 1
-            self._admitted += Counter()  # forgets addresses without connections
 
     def _wrap(self, sock: GeventSocket) -> Transport:
         if self.tls is None:
@@ -169,10 +206,19 @@ class Acceptor:
         admitted.append(address)
         return None
 
+    def _dismiss(self, this: greenlet, admitted: list[str]) -> None:
+        """Count a connection among the pending ones again: it was refused, and is to end."""
+        for address in admitted:
+            self._pending[this] = address
+            self._admitted[address] -= 1
+        admitted.clear()
+        self._admitted += Counter()  # forgets addresses without connections
+
     def _make_room(self) -> None:
         while len(self._pending) >= self._limits.max_pending_connections:
-            _log.warning("too many connections are in their handshake; the oldest is dropped")
-            self._drop_pending(next(iter(self._pending)))
+            crowd = Counter(self._pending.values()).most_common(1)[0][0]
+            _log.warning("%s: too many connections in their handshake; one is dropped", crowd)
+            self._drop_pending(next(p for p, address in self._pending.items() if address == crowd))
 
     def _drop_pending(self, pending: greenlet) -> None:
         del self._pending[pending]

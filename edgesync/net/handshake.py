@@ -20,8 +20,9 @@ import gevent
 from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
-from edgesync.identity.certificate import Certificate
+from edgesync.identity.certificate import Certificate, readable_subject_of
 from edgesync.limits import Limits
+from edgesync.net.passwords import Credentials, PasswordChecks, Verdict, parse_basic
 from edgesync.net.transport import Transport
 from edgesync.net.websocket import PeerSocket
 
@@ -41,17 +42,6 @@ _UPGRADE: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", _VERSION)
 Headers = tuple[tuple[str, str], ...]
 
 
-class Credentials(NamedTuple):
-    """A name and a password, as a client claims them."""
-
-    user: str
-    password: str
-
-    def __repr__(self) -> str:
-        """Keep the password out of logs and tracebacks."""
-        return f"Credentials(user={self.user!r})"
-
-
 @dataclass(frozen=True, slots=True)
 class HandshakeRules:
     """Who may connect, to what."""
@@ -60,10 +50,10 @@ class HandshakeRules:
     """The name in the URL."""
     subprotocols: tuple[str, ...]
     """The names we serve; the client's order decides."""
-    authenticate: Callable[[Credentials | None], bool] | None
-    """Asked in a thread of gevent's pool, so that only its own connection waits
-    for it; with None if the client names nobody. Must not raise. None accepts
-    everybody."""
+    authenticate: Callable[[Credentials], bool] | None
+    """Asked about passwords in a thread of gevent's pool, so that only its own
+    connection waits for it; not asked if the client names nobody, who is
+    refused. Must not raise. None: no password is needed."""
     product: str
     """For the `Server` header: edgesync/<version>."""
 
@@ -81,6 +71,22 @@ class Peer(NamedTuple):
     is_tls: bool
 
 
+class Client(NamedTuple):
+    """Who has connected, as far as TCP and TLS tell."""
+
+    address: str
+    port: int
+    is_tls: bool
+    certificates: tuple[Certificate, ...]  # for which it was let in, leaf first
+
+
+class Place(NamedTuple):
+    """A connection's place among those that are served."""
+
+    take: Callable[[], str | None]  # returns why it cannot be had, if so
+    give_back: Callable[[], None]  # harmless without one
+
+
 class UpgradeRequest(NamedTuple):
     """What a client asks for."""
 
@@ -91,7 +97,6 @@ class UpgradeRequest(NamedTuple):
     address: str
     port: int
     credentials: Credentials | None
-    certificates: tuple[Certificate, ...]  # the client's, leaf first
 
 
 class Refusal(NamedTuple):
@@ -102,6 +107,19 @@ class Refusal(NamedTuple):
     headers: Headers = ()
 
 
+_NOT_AUTHENTIC: Final = {
+    Verdict.WRONG: Refusal(
+        "401 Unauthorized",
+        "A valid user name and password are needed",
+        (("WWW-Authenticate", 'Basic charset="UTF-8"'),),
+    ),
+    # Clients take it for transient, and come again.
+    Verdict.NOT_NOW: Refusal(
+        "429 Too Many Requests",
+        "Too many wrong passwords came from this address; try again later",
+        (("Retry-After", str(_RETRY_AFTER_S)),),
+    ),
+}
 _TOO_LARGE: Final = Refusal(
     "431 Request Header Fields Too Large", "The headers are too many or too large"
 )
@@ -129,28 +147,6 @@ def choose_subprotocol(offered: str, served: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in served), None)
 
 
-def parse_basic(authorization: str) -> Credentials | None:
-    """Read an `Authorization` header; None if it is no HTTP Basic one.
-
-    The text is UTF-8, or Latin-1 as old Java clients send it.
-
-    Spec: tls-and-auth.md §3.
-    """
-    scheme, _, encoded = authorization.strip().partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        decoded = base64.b64decode(encoded.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    try:
-        text = decoded.decode()
-    except UnicodeDecodeError:
-        text = decoded.decode("latin-1")
-    user, colon, password = text.partition(":")
-    return Credentials(user, password) if colon else None
-
-
 class PeerHandler(WebSocketHandler):  # type: ignore[misc]  # gevent-websocket has no types
     """Serve one request of one connection.
 
@@ -172,33 +168,33 @@ class PeerHandler(WebSocketHandler):  # type: ignore[misc]  # gevent-websocket h
     def __init__(
         self,
         transport: Transport,
-        address: tuple[str, int],
+        client: Client,
         server: WSGIServer,
         *,
         rules: HandshakeRules,
         limits: Limits,
-        is_tls: bool,
-        admit: Callable[[], str | None],
+        passwords: PasswordChecks | None,
+        place: Place,
         serve: Callable[[PeerSocket, Peer], None],
     ) -> None:
         """Take a connection.
 
         Args:
             transport: Plain or encrypted.
-            address: The client's, and its port.
+            client: Who is at its other end.
             server: pywsgi's server.
             rules: Who may connect.
             limits: Of the request.
-            is_tls: Whether `transport` is encrypted.
-            admit: Counts the connection among those that are served; returns
-                why it cannot be, if so.
+            passwords: Checks them; None: no password is needed.
+            place: Taken when the request is there, given back when it is refused.
             serve: Has the connection after the upgrade; returns at its end.
         """
-        super().__init__(transport, address, server, rfile=BytesIO())
+        super().__init__(transport, (client.address, client.port), server, rfile=BytesIO())
+        self._client = client
         self._rules = rules
         self._limits = limits
-        self._is_tls = is_tls
-        self._admit = admit
+        self._passwords = passwords
+        self._place = place
         self._serve = serve
         self._early = b""  # what came after the head
         self._peer: Peer | None = None
@@ -243,13 +239,11 @@ class PeerHandler(WebSocketHandler):  # type: ignore[misc]  # gevent-websocket h
     def upgrade_websocket(self) -> list[bytes] | None:
         """Decide; either start a refusal and return its body, or start the 101."""
         request = self._request()
-        if (full := self._admit()) is not None:
+        if (full := self._place.take()) is not None:
             retry = (("Retry-After", str(_RETRY_AFTER_S)),)
             return self.refuse(Refusal("503 Service Unavailable", full, retry))
-        if not self._is_authentic(request.credentials):
-            challenge = (("WWW-Authenticate", 'Basic charset="UTF-8"'),)
-            text = "A valid user name and password are needed"
-            return self.refuse(Refusal("401 Unauthorized", text, challenge))
+        if (stranger := self._find_stranger(request)) is not None:
+            return self.refuse(stranger)
         if (refusal := find_refusal(request, self._rules)) is not None:
             return self.refuse(refusal)
         self._peer = self._make_peer(request)
@@ -266,7 +260,9 @@ class PeerHandler(WebSocketHandler):  # type: ignore[misc]  # gevent-websocket h
 
     def refuse(self, refusal: Refusal) -> list[bytes]:
         """Start the answer; return its body."""
-        _log.info("%s: %s: %s", self._who, refusal.status, refusal.text)
+        # Of guesses that are not looked at, a warning tells once.
+        level = logging.DEBUG if refusal == _NOT_AUTHENTIC[Verdict.NOT_NOW] else logging.INFO
+        _log.log(level, "%s: %s: %s", self._who, refusal.status, refusal.text)
         body = f"{refusal.text}\n".encode()
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),
@@ -282,6 +278,7 @@ class PeerHandler(WebSocketHandler):  # type: ignore[misc]  # gevent-websocket h
         """Send a refusal so that it is read, even by a client that still sends."""
         with gevent.Timeout(self._limits.request_timeout_s, TimeoutError):
             super().process_result()
+        self._place.give_back()  # others need the place
         self.socket.linger(_LINGER_S)
 
     def log_request(self) -> None:
@@ -294,7 +291,7 @@ class PeerHandler(WebSocketHandler):  # type: ignore[misc]  # gevent-websocket h
 
     @property
     def _who(self) -> str:
-        return f"{self.client_address[0]}:{self.client_address[1]}"
+        return f"{self._client.address}:{self._client.port}"
 
     def _handle_client_error(self, ex: Exception) -> None:
         """Answer what pywsgi or http.client cannot parse; pywsgi's hook for this."""
@@ -343,30 +340,31 @@ class PeerHandler(WebSocketHandler):  # type: ignore[misc]  # gevent-websocket h
             self.request_version,
             self.path,
             headers,
-            self.client_address[0],
-            self.client_address[1],
+            self._client.address,
+            self._client.port,
             parse_basic(headers.get("authorization", "")),
-            (),
         )
 
-    def _is_authentic(self, credentials: Credentials | None) -> bool:
-        authenticate = self._rules.authenticate
-        if authenticate is None:
-            return True
-        return gevent.get_hub().threadpool.apply(authenticate, (credentials,))
+    def _find_stranger(self, request: UpgradeRequest) -> Refusal | None:
+        """Refuse who has no right password, if one is needed."""
+        if self._passwords is None:
+            return None
+        verdict = self._passwords.check(request.address, request.credentials)
+        return _NOT_AUTHENTIC.get(verdict)
 
     def _make_peer(self, request: UpgradeRequest) -> Peer:
-        is_authenticated = self._rules.authenticate is not None and request.credentials is not None
+        certificates = self._client.certificates
+        is_user = self._passwords is not None and request.credentials is not None
         offered = request.headers.get("sec-websocket-protocol", "")
         return Peer(
             request.address,
             request.port,
-            request.credentials.user if is_authenticated and request.credentials else None,
-            None,
+            request.credentials.user if is_user and request.credentials else None,
+            readable_subject_of(certificates[0]) if certificates else None,
             _printable(request.headers.get("user-agent", "")),
             choose_subprotocol(offered, self._rules.subprotocols) or "",
             secrets.token_hex(8),
-            self._is_tls,
+            self._client.is_tls,
         )
 
     def _accept(self, key: str, peer: Peer) -> None:

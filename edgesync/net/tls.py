@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 from gevent.lock import Semaphore
 from gevent.socket import socket as GeventSocket
 from OpenSSL import SSL
+from OpenSSL.crypto import X509, X509StoreFlags
 
 from edgesync.errors import IdentityError
 from edgesync.identity.certificate import Certificate, PrivateKey
+from edgesync.identity.trust import MAX_CHAIN
 from edgesync.limits import KIB, MIB
 from edgesync.net.transport import drain, send_all
+
+_log = logging.getLogger(__name__)
+
+ClientRefusal = Callable[[Sequence[Certificate], datetime], str | None]
+"""Says why a client with this chain, leaf first, may not come in now, for the log; None if
+it may. Asked inside the handshake, where nothing may wait."""
 
 _CIPHERS_OF_TLS_1_2: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # 1.3 has only modern ones
 _RECORD_BYTES: Final = 16 * KIB
@@ -23,6 +33,10 @@ _CHUNK_BYTES: Final = 128 * KIB  # above what a sender passes at a time, records
 _MAX_UNSENT_BYTES: Final = MIB
 _MAX_ROUNDS_WITHOUT_DATA: Final = 256
 _ALERT_LINGER_S: Final = 1.0
+# What OpenSSL says of the last certificate of a chain, if it knows no issuer of it: that it is
+# self-signed, alone or not, or that its issuer was not found. X509_V_ERR_...
+_IS_THE_LAST: Final = frozenset((18, 19, 20, 21))
+_CHAIN_TOO_LONG: Final = 22
 
 
 class ServerTLS:
@@ -33,23 +47,35 @@ class ServerTLS:
 
     TLS 1.2 and 1.3. No renegotiation and no compression, as both have a
     history; no resumption, as a resumed session would skip the check of a
-    client's certificate.
+    client's certificate. TLS 1.2 alone if clients need a certificate: in 1.3 a
+    client learns of its refusal after its handshake, and takes it for a broken
+    connection that is worth another try.
 
-    Spec: tls-and-auth.md §4.1.
+    Spec: tls-and-auth.md §4.1, §4.7.
     """
 
-    def __init__(self, chain: Sequence[Certificate], key: PrivateKey) -> None:
+    def __init__(
+        self,
+        chain: Sequence[Certificate],
+        key: PrivateKey,
+        client_refusal: ClientRefusal | None = None,
+    ) -> None:
         """Take an identity.
 
         Args:
             chain: The leaf first; all of it is sent to clients, who may show it.
             key: The leaf's.
+            client_refusal: Clients need a certificate, and this decides about it,
+                alone; None: they are not asked for one.
 
         Raises:
             IdentityError: The key is not the leaf's, or OpenSSL takes one of them not.
         """
+        self._client_refusal = client_refusal
         try:
             self._context = _make_context(chain, key)
+            if client_refusal is not None:
+                _want_certificates(self._context)
         except SSL.Error as error:
             raise IdentityError(f"OpenSSL does not take the identity: {_reason(error)}") from error
 
@@ -57,14 +83,71 @@ class ServerTLS:
         """Make the handshake; the caller bounds its time.
 
         Raises:
-            OSError: The peer went away, or speaks no TLS that we speak; it has
-                been told and its socket is closed.
+            OSError: The peer went away, speaks no TLS that we speak, or has no
+                certificate that lets it in; it has been told and its socket is closed.
         """
         connection = SSL.Connection(self._context, None)
         connection.set_accept_state()
+        check = None if self._client_refusal is None else _ClientCheck(self._client_refusal)
+        connection.set_app_data(check)
         tls_socket = TLSSocket(connection, sock, stall_timeout_s)
-        tls_socket.shake_hands()
+        tls_socket.shake_hands(check)
         return tls_socket
+
+
+class _ClientCheck:
+    """Decides about the certificate of one client, once, with its whole chain.
+
+    OpenSSL's own verifier is made to find a fault in each certificate. Of the
+    last one it does not know the issuer, as it trusts nobody; this it says
+    first. Of the others it has no revocation list, which it says from the leaf
+    up. All this before it computes a signature; so a refusal costs none, and
+    reaches the client as the alert that belongs to these faults, `unknown_ca`.
+
+    Attributes:
+        chain: What the client sent, leaf first, as far as it makes a chain.
+        refusal: Why the client may not come in; None once it may.
+    """
+
+    def __init__(self, refusal: ClientRefusal) -> None:
+        self._decide = refusal
+        self._found: dict[int, Certificate] = {}  # by depth
+        self._length = 0  # of the chain, when it is known
+        self._is_decided = False
+        self.chain: tuple[Certificate, ...] = ()
+        self.refusal: str | None = "its certificate was not looked at"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether that is what ended the handshake."""
+        return self._is_decided and self.refusal is not None
+
+    def look_at(self, certificate: X509, fault: int, depth: int) -> bool:
+        """Return whether OpenSSL may go on; must not wait."""
+        if not self._is_decided:
+            try:
+                self._look_at(certificate, fault, depth)
+            except Exception:  # noqa: BLE001 - OpenSSL is above us, and whoever sent this is a stranger
+                _log.exception("a client's certificate could not be judged")
+                self._is_decided, self.refusal = True, "its certificate could not be judged"
+        return not self._is_decided or self.refusal is None
+
+    def _look_at(self, certificate: X509, fault: int, depth: int) -> None:
+        if fault == _CHAIN_TOO_LONG or depth >= MAX_CHAIN:
+            self._is_decided, self.refusal = True, f"it sent more than {MAX_CHAIN} certificates"
+            return
+        if depth not in self._found:
+            try:
+                self._found[depth] = certificate.to_cryptography()
+            except ValueError:
+                self._is_decided, self.refusal = True, "a certificate is malformed"
+                return
+        if fault in _IS_THE_LAST:
+            self._length = depth + 1
+        if len(self._found) == self._length:
+            self._is_decided = True
+            self.chain = tuple(self._found[each] for each in range(self._length))
+            self.refusal = self._decide(self.chain, datetime.now(UTC))
 
 
 class TLSSocket:
@@ -90,9 +173,13 @@ class TLSSocket:
         self._unsent: deque[bytes] = deque()
         self._writing = Semaphore()
         self._flushing = Semaphore()
+        self.client_chain: tuple[Certificate, ...] = ()
 
-    def shake_hands(self) -> None:
+    def shake_hands(self, check: _ClientCheck | None) -> None:
         """Make the handshake as a server.
+
+        Args:
+            check: Decides about the client's certificate; None: it needs none.
 
         Raises:
             OSError: It failed; the peer was told why and the socket is closed.
@@ -107,10 +194,15 @@ class TLSSocket:
                 with suppress(OSError):
                     self._flush()  # the alert
                 drain(self._socket, _ALERT_LINGER_S)
-                raise ConnectionError(f"no TLS handshake: {_reason(error)}") from error
+                raise ConnectionError(_why_no_handshake(error, check)) from error
             else:
-                self._flush()
-                return
+                break
+        if check is not None:
+            if check.refusal is not None:  # whatever OpenSSL says, nobody was let in
+                self.close()
+                raise ConnectionError(f"the client was refused: {check.refusal}")
+            self.client_chain = check.chain
+        self._flush()
 
     def recv(self, max_bytes: int, /) -> bytes:
         """Wait for bytes; return at most one record's, and none at the end."""
@@ -200,6 +292,27 @@ def _make_context(chain: Sequence[Certificate], key: PrivateKey) -> SSL.Context:
     context.use_privatekey(key)
     context.check_privatekey()
     return context
+
+
+def _want_certificates(context: SSL.Context) -> None:
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
+    context.set_verify_depth(MAX_CHAIN)
+    store = context.get_cert_store()
+    assert store is not None
+    # There are no lists, which is a fault of every certificate: see `_ClientCheck`.
+    store.set_flags(X509StoreFlags.CRL_CHECK | X509StoreFlags.CRL_CHECK_ALL)
+
+
+def _verify(connection: SSL.Connection, certificate: X509, fault: int, depth: int, _: int) -> bool:
+    check = connection.get_app_data()
+    return isinstance(check, _ClientCheck) and check.look_at(certificate, fault, depth)
+
+
+def _why_no_handshake(error: SSL.Error, check: _ClientCheck | None) -> str:
+    if check is not None and check.is_refused:
+        return f"the client was refused: {check.refusal}"
+    return f"no TLS handshake: {_reason(error)}"
 
 
 def _reason(error: SSL.Error) -> str:

@@ -19,7 +19,7 @@ because a commit costs an fsync whatever is in it. As it is the only writer,
 there are no locks to wait for and no conflicts between transactions. A second
 thread reads beside it, on the snapshot that SQLite's WAL gives; a third moves
 blobs, so that an fsync of a large file delays no commit; a fourth
-makes backups and looks for damage. Answers go to a queue that the
+makes backups, looks for damage and finds what nobody needs any more. Answers go to a queue that the
 owner empties on its own thread (`Engine.deliver`) after it was woken.
 
 One failing call does not spoil its neighbours in a transaction: everything that
@@ -33,10 +33,15 @@ table of revisions with a pointer to the current one, costs twice the lookups an
 pages. A row says whether the document's revisions are one chain, which is when a
 revision can be placed without loading its tree.
 
+Every revision gets a version vector, whoever made it; only that of the current
+revision is kept. The times in it come from a clock that is saved with each commit.
+Bodies of revisions that were replaced are kept for deltas, if anybody takes some,
+the latest of all documents within a budget. `housekeeping` says how blobs go.
+
 Sequences count over the whole database and are never given out twice: not after
 a purge, nor when a collection is made anew, nor by a backup that was put back,
 because clients take a sequence that they have seen as done.
 
-Sources: documents.md §2, §3, §4, §10 and replication.md §3.3, §4, §7; the
+Sources: documents.md §2 to §5, §8 to §10 and replication.md §3.3, §3.7.4, §4, §7; the
 documentation of SQLite (WAL, result codes) and of fsync(2).
 """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,16 +28,35 @@ INCOMING: Final = "incoming"
 EVERY_SINK: Final = -1
 """For `DropBlob`, of a client that has gone."""
 PROOF_PIECE_BYTES: Final = 1 << 20
+MAX_USES: Final = 50_000
+"""Of blobs, remembered for as long as they count: some 10 MB."""
 _READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class BlobFiles:
-    """The folder of blobs. Any thread may look and read; one thread adds."""
+    """The folder of blobs. Any thread may look and read; one thread adds, one removes.
 
-    def __init__(self, folder: Path) -> None:
-        """Make the folder if it is missing, and drop what did not come whole last time."""
+    Documents refer to blobs, and this class knows no documents: it knows when each
+    blob was last needed, that is stored, told to be there, read, or let go of by a
+    document. One that was needed lately is not removed, as the document it belongs
+    to may be on its way, or somebody may be reading it.
+    """
+
+    def __init__(
+        self, folder: Path, grace_s: float = 0.0, uptime: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Make the folder if it is missing, and drop what did not come whole last time.
+
+        Args:
+            folder: Of these blobs alone.
+            grace_s: How long a blob stays after it was needed last.
+            uptime: Returns seconds that pass evenly, as the clock on the wall does not.
+        """
         self._folder = str(folder)
+        self._uses = _Uses(grace_s, uptime)
+        # Between looking at a file and noting the use of it nobody removes it.
+        self._lock = threading.Lock()
         self._incoming = f"{folder}/{INCOMING}"
         self._unsynced: set[str] = set()
         self._last_file = 0
@@ -57,13 +78,28 @@ class BlobFiles:
             and digest not in self._unsynced
         )
 
+    def offer(self, digest: str) -> bool:
+        """Tell whether a blob is stored; if so, it stays for a while."""
+        with self._lock:
+            is_there = self.has(digest)
+            if is_there:
+                self._uses.note(digest)
+            return is_there
+
     def missing(self, digests: Iterable[str]) -> tuple[str, ...]:
-        """Return those that are not stored."""
-        return tuple(digest for digest in digests if not self.has(digest))
+        """Return those that are not stored; the others stay for a while."""
+        return tuple(digest for digest in digests if not self.offer(digest))
 
     def length(self, digest: str) -> int | None:
-        """Return the size of a blob in bytes, None if it is not stored."""
-        return os.stat(self.path(digest)).st_size if self.has(digest) else None
+        """Return the size of a blob in bytes, None if it is not stored; it stays for a while."""
+        return self.size(digest) if self.offer(digest) else None
+
+    def size(self, digest: str) -> int:
+        """Return how many bytes of a blob there are, without any need of it."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            return 0
 
     def read(self, digest: str, offset: int, max_bytes: int) -> BlobPiece:
         """Return a part of a blob's content.
@@ -71,7 +107,7 @@ class BlobFiles:
         Raises:
             BlobNotFoundError: It is not stored.
         """
-        if not self.has(digest):
+        if not self.offer(digest):
             raise BlobNotFoundError(digest)
         file = os.open(self.path(digest), _READ_ONLY)
         try:
@@ -110,9 +146,11 @@ class BlobFiles:
 
     def adopt(self, file: str, digest: str) -> None:
         """Give a synced file its name, durably; drop it if the blob is there already."""
-        if self.has(digest):
+        if self.offer(digest):
             os.unlink(file)
             return
+        with self._lock:
+            self._uses.note(digest)
         path = self.path(digest)
         folder = os.path.dirname(path)
         if not os.path.isdir(folder):
@@ -123,6 +161,64 @@ class BlobFiles:
         # If this fails the blob stays unsynced: for us it is not there.
         sync_folder(folder)
         self._unsynced.discard(digest)
+
+    def let_go(self, digests: Iterable[str]) -> None:
+        """Note that a document refers to blobs no more; who read it last may fetch them yet."""
+        with self._lock:
+            for digest in digests:
+                self._uses.note(digest)
+
+    def is_idle(self, digest: str) -> bool:
+        """Tell whether nobody has needed a blob lately."""
+        with self._lock:
+            return self._uses.is_idle(digest)
+
+    def forget_old_uses(self) -> None:
+        """Free the memory of uses that do not count any more."""
+        with self._lock:
+            self._uses.forget_old()
+
+    def remove(self, digest: str) -> bool:
+        """Remove a blob unless somebody has needed it lately; return whether it is gone.
+
+        On the thread that also decides which documents may refer to it.
+        """
+        with self._lock:
+            if not self._uses.is_idle(digest):
+                return False
+            try:
+                os.unlink(self.path(digest))
+            except FileNotFoundError:
+                return False
+            return True
+
+
+class _Uses:
+    """When each blob was needed last, as far as it matters."""
+
+    def __init__(self, grace_s: float, uptime: Callable[[], float]) -> None:
+        self._grace_s = grace_s
+        self._uptime = uptime
+        self._since = uptime()  # all that was ever needed before counts as needed then
+        self._latest: dict[str, float] = {}
+
+    def note(self, digest: str) -> None:
+        if len(self._latest) >= MAX_USES:
+            self._since = self._uptime()
+            self._latest.clear()
+        self._latest[digest] = self._uptime()
+
+    def is_idle(self, digest: str) -> bool:
+        needed_at = self._latest.get(digest, self._since)
+        return self._uptime() - max(needed_at, self._since) >= self._grace_s
+
+    def forget_old(self) -> None:
+        now = self._uptime()
+        self._latest = {
+            digest: needed_at
+            for digest, needed_at in self._latest.items()
+            if now - needed_at < self._grace_s
+        }
 
 
 class BlobSink:

@@ -10,10 +10,12 @@ from edgesync.documents.names import collection_path
 from edgesync.documents.store_calls import DEFAULT_COLLECTION
 from edgesync.errors import CollectionNotFoundError, InvalidNameError
 
+_LET_GO: Final = """DELETE FROM blob_reference WHERE document IN
+    (SELECT id FROM document WHERE collection = ?) RETURNING digest"""
 _DELETE_COLLECTION: Final = (
     """DELETE FROM revision WHERE document IN
         (SELECT id FROM document WHERE collection = ?)""",
-    """DELETE FROM blob_reference WHERE document IN
+    """DELETE FROM kept_body WHERE document IN
         (SELECT id FROM document WHERE collection = ?)""",
     "DELETE FROM document WHERE collection = ?",
     "DELETE FROM collection WHERE id = ?",
@@ -58,8 +60,11 @@ class Catalog:
             )
             self._numbers = self._load()
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str) -> frozenset[str]:
         """Remove a collection with all its documents.
+
+        Returns:
+            The digests of the blobs that they referred to.
 
         Raises:
             CollectionNotFoundError: There is none.
@@ -68,9 +73,11 @@ class Catalog:
         if path == DEFAULT_COLLECTION:
             raise InvalidNameError("the default collection cannot be deleted")
         number = (self.number(path),)
+        digests = frozenset(digest for (digest,) in self._connection.execute(_LET_GO, number))
         for statement in _DELETE_COLLECTION:
             self._connection.execute(statement, number)
         self._numbers = self._load()
+        return digests
 
     def publish(self) -> None:
         """Show readers what was committed."""

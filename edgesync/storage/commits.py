@@ -23,8 +23,10 @@ from edgesync.documents.store_calls import (
 )
 from edgesync.errors import EdgeSyncError
 from edgesync.limits import Limits
+from edgesync.storage.blobs import BlobFiles
 from edgesync.storage.catalog import Catalog
 from edgesync.storage.changes import Sequences
+from edgesync.storage.document_rows import is_referred_to
 from edgesync.storage.kept_bodies import KeptBodies
 from edgesync.storage.local_docs import Checkpoints
 from edgesync.storage.revisions import Revisions
@@ -51,25 +53,29 @@ class Commits:
         catalog: The collections.
         sequences: The counter of changes.
         kept: Bodies kept for deltas.
+        checkpoints: What clients want kept.
     """
 
     def __init__(
         self,
         path: Path,
-        has_blob: Callable[[str], bool],
+        blobs: BlobFiles,
         limits: Limits,
         clock: Callable[[], float],
+        uptime: Callable[[], float],
     ) -> None:
         """Open the database, making or migrating it.
 
         Args:
             path: Of the SQLite file.
-            has_blob: Tells whether a blob is stored.
-            limits: `max_revs_depth` counts.
+            blobs: Those that documents refer to.
+            limits: `max_revs_depth`, and what is about clocks and kept bodies, counts.
             clock: Returns seconds since 1970.
+            uptime: Returns seconds that pass evenly.
         """
         self._connection = open_writer(path)
         self._execute = self._connection.cursor().execute
+        self._blobs = blobs
         self._clock = clock
         self.catalog = Catalog(self._connection)
         self.sequences = Sequences(self._connection)
@@ -82,10 +88,10 @@ class Commits:
             self.sequences,
             self._versions,
             self.kept,
-            has_blob,
+            blobs,
             limits,
         )
-        self._checkpoints = Checkpoints(self._connection)
+        self.checkpoints = Checkpoints(self._connection, uptime)
         self._next_expiry = self._revisions.next_expiry()
 
     def close(self) -> None:
@@ -120,7 +126,7 @@ class Commits:
             case SaveRev():
                 return self._revisions.save(call, now)
             case SetCheckpoint():
-                return self._checkpoints.set(call, now)
+                return self.checkpoints.set(call)
             case PurgeDocument():
                 return self._revisions.purge(call, now)
             case SetExpiration():
@@ -129,7 +135,7 @@ class Commits:
                 self.catalog.create(call.collection)
             case DeleteCollection():
                 self.sequences.drop(call.collection)
-                self.catalog.delete(call.collection)
+                self._blobs.let_go(self.catalog.delete(call.collection))
             case _:
                 raise RuntimeError(f"{type(call).__name__} is no write")
         return None
@@ -149,6 +155,7 @@ class Commits:
                 self._execute("ROLLBACK")
         self.catalog.forget()
         self.sequences.forget()
+        self.kept.roll_back()
 
     # --- expiry and upkeep -------------------------------------------------------------
 
@@ -178,6 +185,29 @@ class Commits:
         self._revisions.purge_expired(now)
         self._commit()
         self._next_expiry = self._revisions.next_expiry()
+
+    def drop_old_checkpoints(self) -> int:
+        """Delete checkpoints that have not been used for long; return how many.
+
+        Raises:
+            Exception: SQLite failed; call `roll_back`.
+        """
+        self._execute("BEGIN IMMEDIATE")
+        dropped = self.checkpoints.drop_old()
+        self._commit()
+        return dropped
+
+    def remove_blobs(self, digests: Sequence[str]) -> int:
+        """Remove blobs, but for those that are needed; return how many.
+
+        What documents refer to is committed, as this is no part of a transaction: a
+        reference that comes back by a power cut finds its blob.
+        """
+        return sum(
+            self._blobs.remove(digest)
+            for digest in digests
+            if not is_referred_to(self._connection, digest)
+        )
 
     def compact(self, should_stop: Callable[[], bool]) -> None:
         """Rewrite the database without its unused pages.

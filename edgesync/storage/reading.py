@@ -8,6 +8,7 @@ from typing import Final
 
 from edgesync.documents.rev_id import RevID
 from edgesync.documents.store_calls import (
+    Checkpoint,
     CountDocuments,
     CurrentRev,
     DeltaBase,
@@ -26,8 +27,8 @@ from edgesync.documents.store_calls import (
 from edgesync.storage.blobs import BlobFiles
 from edgesync.storage.catalog import Catalog, find_collection
 from edgesync.storage.changes import ChangesReader, Sequences
-from edgesync.storage.kept_bodies import find_base
-from edgesync.storage.local_docs import Checkpoints
+from edgesync.storage.kept_bodies import current_version, find_base
+from edgesync.storage.local_docs import find_checkpoint
 
 _READ: Final = """SELECT id, doc_id, rev_id, sequence, deleted, parent, CAST(body AS BLOB), vector
     FROM document
@@ -59,13 +60,25 @@ class Reader:
         sequences: Sequences,
         blobs: BlobFiles,
         clock: Callable[[], float],
+        note_checkpoint: Callable[[str], None],
     ) -> None:
+        """Take a connection, and what the writer shares with readers.
+
+        Args:
+            connection: Of the reading thread.
+            catalog: The collections.
+            sequences: The counter of changes.
+            blobs: The folder of blobs.
+            clock: Returns seconds since 1970.
+            note_checkpoint: Told the ID of each checkpoint that was read.
+        """
+        self._connection = connection
         self._documents = Documents(connection)
         self._changes = ChangesReader(connection, lambda: sequences.committed)
-        self._checkpoints = Checkpoints(connection)
         self._catalog = catalog
         self._blobs = blobs
         self._clock = clock
+        self._note_checkpoint = note_checkpoint
 
     def answer(self, call: StoreCall) -> StoreResult:
         """Answer a question.
@@ -76,7 +89,7 @@ class Reader:
         """
         match call:
             case GetCheckpoint():
-                return self._checkpoints.get(call.checkpoint_id)
+                return self._checkpoint(call.checkpoint_id)
             case FindMissingBlobs():
                 return self._blobs.missing(call.digests)
             case ListCollections():
@@ -92,6 +105,12 @@ class Reader:
                 return self._of_collection(call)
             case _:
                 raise RuntimeError(f"{type(call).__name__} is no read")
+
+    def _checkpoint(self, checkpoint_id: str) -> Checkpoint | None:
+        found = find_checkpoint(self._connection, checkpoint_id)
+        if found is not None:
+            self._note_checkpoint(checkpoint_id)
+        return found
 
     def _of_collection(
         self,
@@ -138,8 +157,7 @@ class Documents:
         if row is None:
             return None
         document, _, rev_id, _, deleted, _, body, vector = row
-        version = vector.partition(";")[0].partition(",")[0]
-        if call.rev in (rev_id, version):
+        if call.rev in (rev_id, current_version(vector)):
             return DeltaBase(call.rev, body) if not deleted else None
         return find_base(self._connection, document, frozenset((call.rev,)))
 

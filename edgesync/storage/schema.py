@@ -26,7 +26,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT""",
         "INSERT INTO collection (scope, name) VALUES ('_default', '_default')",
         # A document with its current revision. `revisions` counts all of its tree and
-        # `leaves` those without a child; `vector` is the place for a version vector.
+        # `leaves` those without a child; `vector` is the version vector.
         # The body comes last: the other columns are read without its overflow pages.
         """CREATE TABLE document (
             id INTEGER PRIMARY KEY,
@@ -70,9 +70,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
     ),
     (
-        # Where the hybrid clock stands (documents.md §9.1); the vectors are filled in
-        # when the database is opened.
+        # Where the hybrid clock stands (documents.md §9.1).
         "INSERT INTO info VALUES ('clock', 0)",
+        # Documents that have no vector yet get one when the database is opened.
+        """INSERT INTO info
+            SELECT 'lacks_vectors', 1 WHERE EXISTS (SELECT 1 FROM document)""",
         # Bodies of revisions that were current once, to make deltas from; the oldest go
         # first. `version` is the current version of the revision's vector.
         """CREATE TABLE kept_body (
@@ -84,6 +86,18 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             body TEXT NOT NULL,
             UNIQUE (document, rev_id)
         ) STRICT""",
+    ),
+    (
+        # A revision that is not current has no vector: if it becomes current again, it
+        # gets that of the edit which made it so.
+        "ALTER TABLE revision DROP COLUMN vector",
+        # Which blobs does no document need? Asked blob by blob.
+        "CREATE INDEX blob_reference_by_digest ON blob_reference (digest)",
+        # Seconds that the database was open, ever. Checkpoints grow old by it and not
+        # by the clock, which jumps by decades on a board that learns the time late.
+        "INSERT INTO info VALUES ('service_s', 0)",
+        "ALTER TABLE checkpoint RENAME COLUMN saved_at TO used_at",
+        "UPDATE checkpoint SET used_at = 0",
     ),
 )
 """What leads from each version to the next; `user_version` counts them."""
@@ -201,7 +215,7 @@ def _claim_copy(connection: sqlite3.Connection) -> None:
     """
     last = read_info(connection, "last_sequence")
     assert isinstance(last, int)
-    resumed = max(last + (1 << 32), int(time.time()) * SEQUENCES_PER_SECOND)
+    resumed = max(last + (1 << 32), int(time.time() * SEQUENCES_PER_SECOND))
     connection.execute("BEGIN IMMEDIATE")
     write_info(connection, "last_sequence", resumed)
     write_info(connection, "is_copy", 0)

@@ -49,9 +49,17 @@ class Versions:
         self._max_skew_s = limits.max_clock_skew_s
         random_bytes, last = read_info(connection, "source_id"), read_info(connection, "clock")
         assert isinstance(random_bytes, bytes)
+        assert isinstance(last, int)
         self.source = source_id(random_bytes)
-        self._hybrid = HybridClock(last if isinstance(last, int) else 0)
-        self._saved = self._hybrid.last
+        self._hybrid = HybridClock(last)
+        self._saved = last
+        # What the clock has shown at the latest, as far as we know.
+        self._reached_ns = max(last, RELEASED_AT_S * NS)
+
+    def _now_ns(self) -> int:
+        now_ns = int(self._clock() * NS)
+        self._reached_ns = max(self._reached_ns, now_ns)
+        return now_ns
 
     def next(self, vector: str | None) -> str:
         """Return the vector of an edit of ours, or of a client without vectors.
@@ -59,30 +67,32 @@ class Versions:
         Args:
             vector: Of the revision that is edited; None for a new document.
         """
-        time = self._hybrid.tick(int(self._clock() * NS))
-        if vector is None:
+        time = self._hybrid.tick(self._now_ns())
+        if vector is None or vector.partition("@")[2] == self.source:  # nobody else's edits
             return f"{time:x}@{self.source}"
         return str(edited(parse_vector(vector), Version(time, self.source)))
 
     def admit(self, doc_id: str, vector: VersionVector) -> None:
         """Take note of a peer's times, unless they are from the future.
 
-        A clock that is behind what it has seen, or behind the making of this program, is
-        wrong, as on a board that has no battery and no network. Such a clock refuses
-        nothing within a year: the clients' clocks are better.
+        A clock that has gone back, or stands before the making of this program, is wrong,
+        as on a board that has no battery and no network: the clients' clocks are better.
+        Then the bound is a year after the latest that the clock has shown. What a peer
+        says never moves the bound, or by one step after the other it could lead anywhere.
 
         Raises:
             ClockBehindError: A time is further ahead than `max_clock_skew_s`.
 
         Spec: documents.md §9.1.
         """
-        now_ns = int(self._clock() * NS)
-        reference = max(now_ns, self._hybrid.last, RELEASED_AT_S * NS)
-        is_wrong = reference > now_ns + int(self._max_skew_s * NS)
+        now_ns = self._now_ns()
         latest = vector.latest_time
-        skew_s = max(self._max_skew_s, YEAR_S) if is_wrong else self._max_skew_s
-        if is_too_far_ahead(latest, reference, skew_s):
-            raise ClockBehindError(doc_id, (latest - reference) / NS)
+        if is_too_far_ahead(self._reached_ns, now_ns, self._max_skew_s):
+            is_refused = is_too_far_ahead(latest, self._reached_ns, YEAR_S)
+        else:
+            is_refused = is_too_far_ahead(latest, now_ns, self._max_skew_s)
+        if is_refused:
+            raise ClockBehindError(doc_id, (latest - now_ns) / NS)
         self._hybrid.see(latest)
 
     def save(self) -> None:
@@ -102,6 +112,8 @@ class Versions:
         Spec: documents.md §9.5.
         """
         connection = self._connection
+        if not read_info(connection, "lacks_vectors"):
+            return
         while rows := connection.execute(
             "SELECT id FROM document WHERE vector IS NULL ORDER BY sequence LIMIT ?",
             (FILLED_AT_A_TIME,),
@@ -114,6 +126,7 @@ class Versions:
             self.save()
             connection.execute("COMMIT")
             self.publish()
+        write_info(connection, "lacks_vectors", 0)
 
 
 def tree_id_for(vector: VersionVector, parent: RevID | None) -> RevID:

@@ -10,7 +10,10 @@ is a machine without input and output of its own (frames in, frames out, as the
 server's), `sync` drives it over a real socket.
 
     peer_database.py      documents, their revisions, what the server is known to have
-    tree_revisions.py     the form of revision IDs in protocol 2 and 3
+    revision.py           a revision, and what a form of revisions has to know
+    tree_revisions.py     tree IDs, for protocol 2 and 3
+    vector_revisions.py   version vectors, for protocol 4
+    peer_delta.py         deltas
     peer_blobs.py         blobs, in memory or as files
     progress.py           checkpoints: which sequences are done
     exchange.py           requests and replies over one BLIP connection
@@ -25,8 +28,12 @@ server's), `sync` drives it over a real socket.
     recorded_server.py    a server made of a recorded conversation
     __main__.py           `python -m tests.active_peer push|pull URL DIR`
 
+It speaks as 2.8, as 3.x or as 4.x: `SyncOptions.protocols`, with the form of the
+database's revisions. A database with tree IDs can be upgraded, as 4.0 does it.
+What a server should not have said is listed in `Result.complaints`.
+
 Where it differs from a real client: revisions are stored one by one, so replies
-come at once; there are no deltas, as with a client that switched them off; a
+come at once; of earlier revisions it keeps the body of the server's only; a
 resolved conflict is proposed in the same run even if that is a one-shot one.
 
 One native thread with a select loop drives a connection: Python's `ssl` is not
@@ -34,5 +41,5 @@ safe with two threads on one socket, and the server under test may own a gevent
 hub of its own.
 
 Sources: replication.md, documents.md, blip.md; the recordings of Couchbase Lite
-3.2.4 for the order and the flags of everything sent.
+3.2.4 and 4.0.3 for the order and the flags of everything sent.
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.active_peer.failures import SyncError
 from tests.active_peer.folder import Folder, FolderError
-from tests.active_peer.options import Result
+from tests.active_peer.options import VERSION_VECTORS, Result
 from tests.active_peer.peer_database import DEFAULT_COLLECTION, KeepConflict
 from tests.active_peer.peer_socket import Credentials
 from tests.active_peer.sync import sync
@@ -54,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
         help="accept only the server certificate with this fingerprint; default: any",
     )
     parser.add_argument(
+        "--protocol",
+        type=int,
+        choices=[2, 3, 4],
+        help="speak as a client of 2.8, of 3.x or of 4.x, whose revisions are version vectors;"
+        " default: 3",
+        default=3,
+    )
+    parser.add_argument(
         "--conflicts",
         choices=[policy.name.lower() for policy in KeepConflict],
         default="default",
@@ -65,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if options.direction != "push":
         options.folder.mkdir(parents=True, exist_ok=True)
-    folder = Folder(options.folder, options.collection)
+    folder = Folder(
+        options.folder, options.collection, versions=options.protocol >= VERSION_VECTORS
+    )
     folder.take_edits()  # before a pull too: an edited file must not be overwritten
     try:
         result = sync(
@@ -74,6 +84,7 @@ def _run(options: argparse.Namespace) -> int:
             push=options.direction != "pull",
             pull=options.direction != "push",
             collections=[folder.collection],
+            protocols=[options.protocol],
             conflicts=KeepConflict[options.conflicts.upper()],
             credentials=_credentials(options),
         )

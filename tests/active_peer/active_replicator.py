@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -17,7 +18,13 @@ from edgesync.replication.replicator import DeadlinePassed, FrameReceived
 from tests.active_peer.checkpoint_saver import SAVE_EVERY_S, CheckpointSaver
 from tests.active_peer.exchange import Exchange, Reply
 from tests.active_peer.failures import Refusal, SyncError
-from tests.active_peer.options import CollectionLink, Result, SyncOptions, link_all
+from tests.active_peer.options import (
+    VERSION_VECTORS,
+    CollectionLink,
+    Result,
+    SyncOptions,
+    link_all,
+)
 from tests.active_peer.peer_blobs import proof
 from tests.active_peer.peer_database import PeerDatabase
 from tests.active_peer.progress import Checkpoint
@@ -80,14 +87,14 @@ class ActiveReplicator:
         Args:
             database: What to synchronise.
             remote_id: What stands for the server, usually its URL.
-            options: What to do.
+            options: What to do; the first protocol is the one that was agreed on.
             limits: Of BLIP.
             time_s: Seconds since 1970, for checkpoints.
         """
         self.result = Result()
         self.failure: SyncError | None = None
         self._database = database
-        self._options = options
+        options = self._options = options.agreed(options.offered(database.form)[0])
         self._exchange = Exchange(limits or Limits())
         self._state = State.RUNNING
         self._now = 0.0
@@ -269,9 +276,10 @@ class ActiveReplicator:
             "checkpoint_ids": [half.saver.checkpoint_id for half in self._halves],
             "collections": [link.wire_path for link in self._links],
         }
-        self._exchange.request(
-            {"Profile": "getCollections"}, json.dumps(body).encode(), self._got_collections
-        )
+        properties = {"Profile": "getCollections"}
+        if self._options.protocol >= VERSION_VECTORS:
+            properties["uuid"] = str(uuid.uuid5(uuid.NAMESPACE_OID, self._database.identity))
+        self._exchange.request(properties, json.dumps(body).encode(), self._got_collections)
 
     def _got_collections(self, reply: Reply) -> None:
         if reply.refusal is not None:

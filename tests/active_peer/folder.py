@@ -16,14 +16,16 @@ from tests.active_peer.peer_database import (
     PeerDatabase,
     PeerDocument,
     RemoteState,
+    ServerRev,
     decode_body,
     encode_body,
 )
 from tests.active_peer.progress import Checkpoint
+from tests.active_peer.revision import Revision
 
 STATE_NAME: Final = ".active_peer.json"
 BLOBS_NAME: Final = ".active_peer.blobs"
-FORMAT: Final = 1
+FORMAT: Final = 2
 MAX_NAME_BYTES: Final = 240
 SUFFIX: Final = ".json"
 _UNSAFE: Final = re.compile(r'^\.|[\x00-\x1f\x7f/%\\:*?"<>|]')
@@ -41,18 +43,29 @@ class Folder:
     revision, a file that is gone becomes a tombstone. Blobs lie beside, by digest.
     """
 
-    def __init__(self, path: Path, collection: str) -> None:
+    def __init__(self, path: Path, collection: str, *, versions: bool = False) -> None:
         """Open a folder.
 
+        Args:
+            path: Of it.
+            collection: The one to mirror.
+            versions: Whether its revisions are version vectors, or are to be from now on.
+
         Raises:
-            FolderError: It is none, or its state is unreadable or another collection's.
+            FolderError: It is none, or its state is unreadable or another collection's, or
+                has version vectors already where they are not wanted.
         """
         if not path.is_dir():
             raise FolderError(f"{path} is no folder")
         self._path = path
         self._state_path = path / STATE_NAME
         state = self._read_state()
-        self.database = PeerDatabase(path / BLOBS_NAME, identity=str(state.get("identity", "")))
+        if state.get("versions") and not versions:
+            raise FolderError(f"{path} has version vectors: it was synchronised in protocol 4")
+        self._versions = versions
+        self.database = PeerDatabase(
+            path / BLOBS_NAME, identity=str(state.get("identity", "")), versions=versions
+        )
         self._collection: PeerCollection = self.database.collection(collection)
         known = state.get("collection", self._collection.path)
         if known != self._collection.path:
@@ -136,14 +149,24 @@ class Folder:
             "format": FORMAT,
             "identity": self.database.identity,
             "collection": self._collection.path,
+            "versions": self._versions,
             "documents": [
-                [d.doc_id, d.sequence, list(d.chain), d.deleted, d.body.decode()]
+                [
+                    d.doc_id,
+                    d.sequence,
+                    [d.revision.rev_id, d.revision.older, d.revision.merged],
+                    d.deleted,
+                    d.body.decode(),
+                ]
                 for d in self._collection.documents()
             ],
             "names": self._names,
             "remotes": {
                 remote_id: {
-                    "revs": remote.of(self._collection.path),
+                    "revs": {
+                        doc_id: known.rev_id
+                        for doc_id, known in remote.of(self._collection.path).items()
+                    },
                     "checkpoints": {
                         name: [c.seen, sorted(c.pending), c.remote]
                         for name, c in remote.checkpoints.items()
@@ -176,18 +199,35 @@ class Folder:
         self._names.update(names)
         self._collection.restore(
             [
-                PeerDocument(doc_id, sequence, tuple(chain), deleted, body.encode())
-                for doc_id, sequence, chain, deleted, body in documents
+                PeerDocument(
+                    doc_id,
+                    sequence,
+                    Revision(rev_id, tuple(older), tuple(merged)),
+                    deleted,
+                    body.encode(),
+                )
+                for doc_id, sequence, (rev_id, older, merged), deleted, body in documents
             ]
         )
         for remote_id, entry in remotes.items():
             self.database.remotes[remote_id] = RemoteState(
-                {self._collection.path: entry["revs"]},
+                {
+                    self._collection.path: {
+                        doc_id: self._server_rev(doc_id, rev_id)
+                        for doc_id, rev_id in entry["revs"].items()
+                    }
+                },
                 {
                     name: Checkpoint(seen, frozenset(pending), remote)
                     for name, (seen, pending, remote) in entry["checkpoints"].items()
                 },
             )
+
+    def _server_rev(self, doc_id: str, rev_id: str) -> ServerRev:
+        """Return what the server has, with its body if that is the document's."""
+        document = self._collection.document(doc_id)
+        is_same = document is not None and document.rev_id == rev_id and not document.deleted
+        return ServerRev(rev_id, document.body if document is not None and is_same else None)
 
 
 def file_name(doc_id: str) -> str:

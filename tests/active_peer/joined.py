@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from edgesync.replication.replicator import FrameReceived
 from tests.active_peer.active_replicator import ActiveReplicator, DatabaseChanged
@@ -17,6 +18,10 @@ class JoinedEnd(PassiveEnd):
     """The server's end, with an active peer at the other one.
 
     Frames move one at a time; which side moves is drawn by lot if there is `chance`.
+
+    Attributes:
+        peer: The active peer.
+        bytes_moved: Of all frames, both ways.
     """
 
     def __init__(
@@ -26,10 +31,19 @@ class JoinedEnd(PassiveEnd):
         options: SyncOptions,
         *,
         chance: random.Random | None = None,
+        deltas: bool = True,
+        entropy: Callable[[int], bytes] | None = None,
     ) -> None:
-        super().__init__(store, collections=options.collections)
+        super().__init__(
+            store,
+            collections=options.collections,
+            protocol=options.offered(database.form)[0],
+            deltas=deltas,
+            entropy=entropy,
+        )
         self.peer = ActiveReplicator(database, REMOTE, options)
         self._chance = chance
+        self.bytes_moved = 0
 
     def run(self) -> None:
         """Move frames and answers until nothing moves any more."""
@@ -68,6 +82,7 @@ class JoinedEnd(PassiveEnd):
         frame = self.peer.frame_to_send()
         if frame is None:
             return False
+        self.bytes_moved += len(frame)
         self.receive(FrameReceived(frame))
         return True
 
@@ -76,6 +91,7 @@ class JoinedEnd(PassiveEnd):
         if frame is None:
             return False
         self._submit()
+        self.bytes_moved += len(frame)
         self.peer.receive(FrameReceived(frame), self.now)
         return True
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.active_peer.failures import DocumentFailure
 from tests.active_peer.peer_database import (
@@ -15,7 +15,14 @@ from tests.active_peer.peer_database import (
     KeepConflict,
     PeerCollection,
     RemoteState,
+    ServerRev,
 )
+from tests.active_peer.revision import Revision, RevisionForm
+
+VERSION_VECTORS = 4
+"""The first protocol that speaks of them."""
+OLD_MAX_HISTORY = 20
+"""Of protocol 2. Spec: replication.md §9."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +43,30 @@ class SyncOptions:
     conflicts: ConflictPolicy = KeepConflict.DEFAULT
     batch: int = 200
     """Entries of a `proposeChanges`, and what is asked for in `subChanges`."""
-    protocols: tuple[int, ...] = (3,)
-    """What to offer, best first."""
+    protocols: tuple[int, ...] = ()
+    """What to offer, best first; empty: what goes with the form of the database. The one
+    agreed on decides about collections, and about what came with 3 and 4."""
+    deltas: bool = True
+    """Whether to take deltas, and to send them to a server that takes them."""
+
+    def offered(self, form: RevisionForm) -> tuple[int, ...]:
+        """Return the protocols to offer for a database."""
+        return self.protocols or form.protocols
+
+    def agreed(self, protocol: int) -> SyncOptions:
+        """Return the options of a session that speaks a protocol."""
+        return replace(self, protocols=(protocol,))
+
+    @property
+    def protocol(self) -> int:
+        """The protocol that is spoken."""
+        return self.protocols[0]
 
     @property
     def names_collections(self) -> bool:
         """Whether messages carry a collection."""
+        if self.protocol >= VERSION_VECTORS:
+            return True
         if self.use_collections is not None:
             return self.use_collections
         return self.collections != (DEFAULT_COLLECTION,)
@@ -69,6 +94,12 @@ class Result:
     """Revisions that the server sent and that were stored."""
     conflicts: int = 0
     """Conflicts that were resolved."""
+    bytes_pushed: int = 0
+    """Bodies and deltas sent, before compression."""
+    bytes_pulled: int = 0
+    """Bodies and deltas that came."""
+    deltas_pushed: int = 0
+    deltas_pulled: int = 0
     push_errors: list[DocumentFailure] = field(default_factory=list)
     pull_errors: list[DocumentFailure] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -90,7 +121,7 @@ class CollectionLink:
 
     collection: PeerCollection
     index: str | None
-    server_revs: dict[str, str]
+    server_revs: dict[str, ServerRev]
     """What the server is known to have, by document ID."""
 
     def properties(self, profile: str) -> dict[str, str]:
@@ -99,12 +130,24 @@ class CollectionLink:
             return {"Profile": profile}
         return {"Profile": profile, "collection": self.index}
 
-    def note_server_rev(self, doc_id: str, rev_id: str) -> None:
-        """Remember what the server has, unless it is known to have something newer."""
+    def server_rev(self, doc_id: str) -> str | None:
+        """Return what the server is known to have of a document."""
         known = self.server_revs.get(doc_id)
-        order = self.collection.form.order
-        if known is None or order(known) < order(rev_id):
-            self.server_revs[doc_id] = rev_id
+        return known.rev_id if known is not None else None
+
+    def note_server_rev(self, doc_id: str, revision: Revision, body: bytes | None) -> None:
+        """Remember what the server has, unless it is known to have something newer.
+
+        Args:
+            doc_id: Of which document.
+            revision: What it has.
+            body: For deltas; None: it is not known here, or a tombstone.
+        """
+        known, rev_id = self.server_revs.get(doc_id), revision.rev_id
+        if known is None or self.collection.form.is_later(revision, known.rev_id):
+            if known is not None and body is None and known.rev_id == rev_id:
+                return
+            self.server_revs[doc_id] = ServerRev(rev_id, body)
 
     @property
     def wire_path(self) -> str:

@@ -5,31 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tests.active_peer.peer_blobs import PeerBlobs, blob_properties, find_blobs
 from tests.active_peer.progress import Checkpoint
-from tests.active_peer.tree_revisions import Chain, TreeRevisions
+from tests.active_peer.revision import Revision, RevisionForm
+from tests.active_peer.tree_revisions import TreeRevisions
+from tests.active_peer.vector_revisions import VectorRevisions
 
 DEFAULT_COLLECTION: Final = "_default._default"
 Body = dict[str, object]
-MergeConflict = Callable[[str, Body | None, Body | None], Body | None]
-"""(document ID, our body, the server's body) -> the body to keep; None: deleted."""
 
 
 class KeepConflict(Enum):
     """Whose revision survives a conflict."""
 
-    DEFAULT = auto()  # a deletion, else the higher revision ID
+    DEFAULT = auto()  # a deletion, else the higher tree ID or the later version
     LOCAL = auto()
     REMOTE = auto()
 
 
+MergeConflict = Callable[[str, Body | None, Body | None], Body | KeepConflict | None]
+"""(document ID, our body, the server's body) -> the body to keep, or whose; None: deleted."""
 ConflictPolicy = KeepConflict | MergeConflict
 
 
@@ -47,26 +50,33 @@ class PeerDocument:
 
     doc_id: str
     sequence: int
-    chain: Chain
+    revision: Revision
     deleted: bool
     body: bytes
 
     @property
     def rev_id(self) -> str:
-        """The current revision."""
-        return self.chain[0]
+        """What it is called: a tree ID or a version."""
+        return self.revision.rev_id
+
+
+class ServerRev(NamedTuple):
+    """What the server is known to have of a document."""
+
+    rev_id: str
+    body: bytes | None = None  # to make and apply deltas with; None: a tombstone, or not known
 
 
 @dataclass(slots=True)
 class RemoteState:
     """What a database knows about one server."""
 
-    revs: dict[str, dict[str, str]] = field(default_factory=dict)
+    revs: dict[str, dict[str, ServerRev]] = field(default_factory=dict)
     """Collection and document ID to the revision that the server is known to have."""
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     """By checkpoint ID."""
 
-    def of(self, collection: str) -> dict[str, str]:
+    def of(self, collection: str) -> dict[str, ServerRev]:
         """Return the known revisions of a collection."""
         return self.revs.setdefault(collection, {})
 
@@ -74,7 +84,7 @@ class RemoteState:
 class PeerCollection:
     """The documents of one collection; made by `PeerDatabase.collection`."""
 
-    def __init__(self, path: str, changed: Callable[[], None], form: TreeRevisions) -> None:
+    def __init__(self, path: str, changed: Callable[[], None], form: RevisionForm) -> None:
         self.path = path
         self.form = form
         self._changed = changed
@@ -85,7 +95,7 @@ class PeerCollection:
 
     def save(self, doc_id: str, body: Mapping[str, object]) -> str:
         """Make a new revision; return its ID."""
-        return self.put(doc_id, self._chain(doc_id), encode_body(body), deleted=False)
+        return self._edit(doc_id, encode_body(body), deleted=False)
 
     def delete(self, doc_id: str) -> str:
         """Make a tombstone; return its ID.
@@ -95,7 +105,7 @@ class PeerCollection:
         """
         if self._documents[doc_id].deleted:
             raise KeyError(doc_id)
-        return self.put(doc_id, self._chain(doc_id), b"{}", deleted=True)
+        return self._edit(doc_id, b"{}", deleted=True)
 
     def get(self, doc_id: str) -> Body | None:
         """Return the body, None if there is no such document or it is deleted."""
@@ -149,19 +159,19 @@ class PeerCollection:
         """Whether there are not even tombstones."""
         return not self._documents
 
-    def put(self, doc_id: str, ancestors: Chain, body: bytes, *, deleted: bool) -> str:
-        """Make a new revision on top of given ones; return its ID."""
-        chain = self.form.new(ancestors, deleted, body)
-        self.store(doc_id, chain, body, deleted=deleted)
-        return chain[0]
-
-    def store(self, doc_id: str, chain: Chain, body: bytes, *, deleted: bool) -> None:
+    def store(self, doc_id: str, revision: Revision, body: bytes, *, deleted: bool) -> None:
         """Replace the current revision."""
         self._log.append(doc_id)
-        self._documents[doc_id] = PeerDocument(
-            doc_id, len(self._log), chain[: self.form.max_history], deleted, body
-        )
+        kept = replace(revision, older=revision.older[: self.form.max_history - 1])
+        self._documents[doc_id] = PeerDocument(doc_id, len(self._log), kept, deleted, body)
         self._changed()
+
+    def _edit(self, doc_id: str, body: bytes, *, deleted: bool) -> str:
+        document = self._documents.get(doc_id)
+        parent = document.revision if document is not None else None
+        revision = self.form.new(parent, deleted, body)
+        self.store(doc_id, revision, body, deleted=deleted)
+        return revision.rev_id
 
     def changes_since(self, sequence: int) -> Iterator[PeerDocument]:
         """Yield current revisions in the order of their sequences."""
@@ -175,7 +185,7 @@ class PeerCollection:
     def take(
         self,
         doc_id: str,
-        chain: Chain,
+        revision: Revision,
         body: bytes,
         *,
         deleted: bool,
@@ -186,51 +196,51 @@ class PeerCollection:
 
         Args:
             doc_id: Of which document.
-            chain: The revision and its ancestors.
+            revision: What it is.
             body: The JSON object.
             deleted: Whether it is a tombstone.
             server_rev: What the server was known to have so far.
-            policy: What to do if our revision is not an ancestor of this one.
+            policy: What to do if ours does not go into this one.
 
-        Spec: replication.md §3.6, "Client on 409".
+        Spec: replication.md §3.6, "Client on 409"; documents.md §9.3.
         """
-        document = self._documents.get(doc_id)
+        form, document = self.form, self._documents.get(doc_id)
         if document is None:
-            self.store(doc_id, chain, body, deleted=deleted)
+            self.store(doc_id, revision, body, deleted=deleted)
             return Taken.STORED
-        if chain[0] in document.chain:
+        ours = document.revision
+        if form.has(ours, revision):
             return Taken.KNOWN
-        whole = self.form.join(chain, document.chain)
-        if document.rev_id in chain or document.rev_id == server_rev:
+        whole = form.join(revision, ours)
+        is_unchanged = document.rev_id == server_rev and form.trusts_server(ours)
+        if form.replaces(revision, ours) or is_unchanged:
             self.store(doc_id, whole, body, deleted=deleted)
             return Taken.STORED
         self._resolve(document, PeerDocument(doc_id, 0, whole, deleted, body), policy)
         return Taken.RESOLVED
 
     def _resolve(self, ours: PeerDocument, theirs: PeerDocument, policy: ConflictPolicy) -> None:
+        form, both = self.form, (ours.revision, theirs.revision)
         if isinstance(policy, KeepConflict):
-            if (ours.deleted and theirs.deleted) or not self._keeps_ours(ours, theirs, policy):
-                kept: tuple[bytes, bool] | None = None
-            else:
-                kept = ours.body, ours.deleted
+            decision: Body | KeepConflict | None = policy
         else:
-            merged = policy(ours.doc_id, _live_body(ours), _live_body(theirs))
-            kept = (b"{}", True) if merged is None else (encode_body(merged), False)
-        if kept is None:
-            self.store(theirs.doc_id, theirs.chain, theirs.body, deleted=theirs.deleted)
+            decision = policy(ours.doc_id, _live_body(ours), _live_body(theirs))
+        if not isinstance(decision, KeepConflict):
+            deleted, body = decision is None, encode_body(decision or {})
+            self.store(ours.doc_id, form.merge(*both, deleted, body), body, deleted=deleted)
+        elif (ours.deleted and theirs.deleted) or not self._keeps_ours(ours, theirs, decision):
+            kept = form.keep_theirs(*both)
+            self.store(ours.doc_id, kept, theirs.body, deleted=theirs.deleted)
         else:
-            self.put(ours.doc_id, theirs.chain, kept[0], deleted=kept[1])
+            kept = form.keep_ours(*both, ours.deleted, ours.body)
+            self.store(ours.doc_id, kept, ours.body, deleted=ours.deleted)
 
-    def _keeps_ours(self, ours: PeerDocument, theirs: PeerDocument, policy: KeepConflict) -> bool:
-        if policy is not KeepConflict.DEFAULT:
-            return policy is KeepConflict.LOCAL
+    def _keeps_ours(self, ours: PeerDocument, theirs: PeerDocument, keep: KeepConflict) -> bool:
+        if keep is not KeepConflict.DEFAULT:
+            return keep is KeepConflict.LOCAL
         if ours.deleted != theirs.deleted:
             return ours.deleted
-        return self.form.order(ours.rev_id) > self.form.order(theirs.rev_id)
-
-    def _chain(self, doc_id: str) -> Chain:
-        document = self._documents.get(doc_id)
-        return document.chain if document is not None else ()
+        return self.form.wins(ours.revision, theirs.revision)
 
     def restore(self, documents: list[PeerDocument]) -> None:
         """Take over documents with their sequences, as a saved state has them."""
@@ -247,20 +257,41 @@ class PeerDatabase:
     calls `save` and `delete` here, which take it.
     """
 
-    def __init__(self, blob_folder: Path | None = None, *, identity: str = "") -> None:
+    def __init__(
+        self,
+        blob_folder: Path | None = None,
+        *,
+        identity: str = "",
+        versions: bool = False,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
         """Make an empty database.
 
         Args:
             blob_folder: Where blobs become files; in memory if None.
             identity: What tells it from other databases; random if empty.
+            versions: Whether it has version vectors, as from 4.0 on.
+            clock: Returns nanoseconds since 1970, for versions.
         """
+        self._clock = clock
         self.identity = identity or str(uuid.uuid4())
         self.blobs = PeerBlobs(blob_folder)
-        self.form = TreeRevisions()
+        self.form: RevisionForm = TreeRevisions()
         self.lock = threading.RLock()
         self.remotes: dict[str, RemoteState] = {}
         self._collections: dict[str, PeerCollection] = {}
         self._listeners: list[Callable[[], None]] = []
+        if versions:
+            self.upgrade()
+
+    def upgrade(self) -> None:
+        """Go over to version vectors; documents keep their tree IDs until they are edited.
+
+        Spec: documents.md §9.5.
+        """
+        self.form = VectorRevisions(self.identity, self._clock)
+        for collection in self._collections.values():
+            collection.form = self.form
 
     @property
     def default_collection(self) -> PeerCollection:

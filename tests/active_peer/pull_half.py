@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from edgesync.blip.message import IncomingMessage, MessagePiece, bool_property
+from tests.active_peer import peer_delta
 from tests.active_peer.exchange import Exchange, Reply, refusal_of
 from tests.active_peer.failures import DocumentFailure, Refusal
-from tests.active_peer.options import CollectionLink, Result, SyncOptions
+from tests.active_peer.options import (
+    OLD_MAX_HISTORY,
+    VERSION_VECTORS,
+    CollectionLink,
+    Result,
+    SyncOptions,
+)
 from tests.active_peer.peer_blobs import BlobReference, PeerBlobs, find_blobs
-from tests.active_peer.peer_database import Taken, decode_body
+from tests.active_peer.peer_database import (
+    PeerDocument,
+    ServerRev,
+    Taken,
+    decode_body,
+    encode_body,
+)
 from tests.active_peer.progress import PullProgress, ServerSequence
-from tests.active_peer.tree_revisions import Chain
+from tests.active_peer.revision import Revision
+from tests.active_peer.vector_revisions import VectorRevisions
 
 CORRUPT_BLOB: Final = Refusal("LiteCore", 15, "the blob does not have its digest")
 NO_SEQUENCE: Final = Refusal("HTTP", 400, "received 'rev' message with missing 'sequence'")
-NO_DELTAS: Final = Refusal("HTTP", 422, "this peer did not announce deltas")
+NO_BASE: Final = Refusal("HTTP", 422, "the delta is against something else")
+FROM_THE_FUTURE: Final = Refusal("LiteCore", 4, "Invalid timestamp in version vector")
 REMOVED_OR_REVOKED: Final = 1
 """The largest `deleted` element that does not purge the document. Spec: replication.md §3.5."""
 
@@ -45,6 +60,7 @@ class PullHalf:
         self._fail = fail
         self._is_subscribed = False
         self._is_caught_up = False
+        self._has_told_of_deltas = False
         self._outstanding: set[tuple[str, ServerSequence]] = set()
         self.progress = PullProgress(None)
 
@@ -62,11 +78,13 @@ class PullHalf:
         if self._options.continuous:
             properties["continuous"] = "true"
         properties["batch"] = str(self._options.batch)
-        properties["sendReplacementRevs"] = "1"
-        properties["versioning"] = self.link.collection.form.versioning
+        if self._options.protocol > 2:
+            properties["sendReplacementRevs"] = "1"
+            properties["versioning"] = self.link.collection.form.versioning
         if done is None and self.link.collection.is_empty:
             properties["activeOnly"] = "true"
-        properties["revocations"] = "true"
+        if self._options.protocol > 2:
+            properties["revocations"] = "true"
         body = b""
         if self._options.doc_ids is not None:
             body = json.dumps({"docIDs": sorted(self._options.doc_ids)}).encode()
@@ -92,17 +110,32 @@ class PullHalf:
             self._is_caught_up = True
         elif message.noreply:
             self._result.complaints.append("changes that want no reply are dropped by clients")
+        if message.noreply:
             return
         answers = [self._wants(*entry) for entry in entries]
         while answers and answers[-1] == 0:
             answers.pop()
-        form = self.link.collection.form
         self._exchange.reply(
             message,
-            {"maxHistory": str(form.max_history), "blobs": "true"},
+            self._reply_properties(),
             json.dumps(answers, separators=(",", ":")).encode(),
             compressed=True,
         )
+
+    def _reply_properties(self) -> dict[str, str]:
+        """Say what is understood; deltas once a connection. Spec: replication.md §3.5."""
+        protocol = self._options.protocol
+        properties = {"blobs": "true"}
+        if protocol < VERSION_VECTORS:
+            form = self.link.collection.form
+            length = OLD_MAX_HISTORY if protocol == 2 else form.max_history
+            properties = {"maxHistory": str(length), **properties}
+        if self._options.deltas and not self._has_told_of_deltas:
+            properties["deltas"] = "true"
+            self._has_told_of_deltas = True
+        if protocol >= VERSION_VECTORS:
+            properties["sendReplacementRevs"] = "1"
+        return properties
 
     def _wants(
         self,
@@ -116,15 +149,35 @@ class PullHalf:
         self.progress.announce(sequence)
         if deleted > REMOVED_OR_REVOKED:
             self._result.complaints.append(f"changes purge document {doc_id}")
+        form = self.link.collection.form
+        offer = form.parse_offer(rev_id)
+        if offer.is_version is not isinstance(form, VectorRevisions):
+            self._result.complaints.append(f"{rev_id} is offered for {doc_id}")
         document = self.link.collection.document(doc_id)
-        if document is not None and rev_id in document.chain:
-            self.link.note_server_rev(doc_id, rev_id)
+        if document is not None and form.has(document.revision, offer):
+            is_ours = offer.rev_id == document.rev_id and not document.deleted
+            self.link.note_server_rev(doc_id, offer, document.body if is_ours else None)
             self.progress.finish(sequence)
             return 0
         self._outstanding.add((doc_id, sequence))
-        if document is None:
-            return []
-        return self.link.collection.form.known_ancestors(document.chain, rev_id)
+        return [] if document is None else form.listed(self._kept(document), offer)
+
+    def _kept(self, document: PeerDocument) -> tuple[str, ...]:
+        """Return the revisions kept with a body; all known ones if no deltas are wanted."""
+        if not self._options.deltas:
+            return document.revision.chain
+        server_rev = self.link.server_rev(document.doc_id)
+        if server_rev is None or server_rev == document.rev_id:
+            return (document.rev_id,)
+        return (document.rev_id, server_rev)
+
+    def _base(self, doc_id: str, rev_id: str) -> bytes | None:
+        """Return the body of a revision that `_known` has listed."""
+        document = self.link.collection.document(doc_id)
+        if document is not None and document.rev_id == rev_id and not document.deleted:
+            return document.body
+        kept = self.link.server_revs.get(doc_id)
+        return kept.body if kept is not None and kept.rev_id == rev_id else None
 
     # --- revisions --------------------------------------------------------------------
 
@@ -147,21 +200,58 @@ class PullHalf:
             return
         if (properties.get("id", ""), sequence) not in self._outstanding:
             self._result.complaints.append(f"rev {properties} was not asked for")
-        if "deltaSrc" in properties:
-            self._refuse(message, sequence, NO_DELTAS)
-            return
+        if "replacedRev" in properties and self._options.protocol == 2:
+            self._result.complaints.append("a replacement comes to who did not ask for it")
+        self._result.bytes_pulled += len(body)
         try:
-            decode_body(body)
+            whole = self._whole_body(properties, body)
             form = self.link.collection.form
-            chain = form.parse(properties.get("rev", ""), properties.get("history", ""))
+            revision = form.parse(properties.get("rev", ""), properties.get("history", ""))
         except ValueError as error:
             self._refuse(message, sequence, Refusal("HTTP", 400, str(error)))
             return
-        self._fetch_blobs(
-            message,
-            [blob for blob in find_blobs(body) if blob.digest not in self._blobs],
-            lambda refusal: self._with_blobs(message, sequence, chain, body, refusal),
-        )
+        if whole is None:
+            self._refuse_delta(message)
+        elif isinstance(form, VectorRevisions) and form.is_from_the_future(revision):
+            self._refuse(message, sequence, FROM_THE_FUTURE)
+        else:
+            self._check_delta(properties, body, whole)
+            self._fetch_blobs(
+                message,
+                [blob for blob in find_blobs(whole) if blob.digest not in self._blobs],
+                lambda refusal: self._with_blobs(message, sequence, revision, whole, refusal),
+            )
+
+    def _whole_body(self, properties: Mapping[str, str], body: bytes) -> bytes | None:
+        """Return the body, of a delta too; None if that does not apply.
+
+        Raises:
+            ValueError: It is no JSON object.
+        """
+        if "deltaSrc" not in properties:
+            decode_body(body)
+            return body
+        self._result.deltas_pulled += 1
+        if not self._has_told_of_deltas:
+            self._result.complaints.append("a delta comes to who did not announce any")
+        base = self._base(properties.get("id", ""), properties["deltaSrc"])
+        if base is None:
+            return None
+        try:
+            return encode_body(peer_delta.apply(decode_body(base), json.loads(body)))
+        except ValueError:
+            return None
+
+    def _check_delta(self, properties: Mapping[str, str], body: bytes, whole: bytes) -> None:
+        """Complain of a delta that hides a new blob. Spec: documents.md §8.3."""
+        if "deltaSrc" in properties and b'"@type":"blob"' not in body.replace(b" ", b""):
+            hidden = [blob for blob in find_blobs(whole) if blob.digest not in self._blobs]
+            if hidden:
+                self._result.complaints.append(f"a delta hides blob {hidden[0].digest}")
+
+    def _refuse_delta(self, message: IncomingMessage) -> None:
+        """Ask for the whole body, which comes in a `rev` of its own. Spec: documents.md §8.2."""
+        self._exchange.refuse(message, NO_BASE)
 
     def _fetch_blobs(
         self,
@@ -178,7 +268,8 @@ class PullHalf:
         blob = missing.pop()
         properties = self.link.properties("getAttachment")
         properties["digest"] = blob.digest
-        properties["docID"] = message.properties["id"]
+        if self._options.protocol > 2:
+            properties["docID"] = message.properties["id"]
         if blob.is_compressible:
             properties["compress"] = "true"
 
@@ -194,7 +285,7 @@ class PullHalf:
         self,
         message: IncomingMessage,
         sequence: ServerSequence,
-        chain: Chain,
+        revision: Revision,
         body: bytes,
         refusal: Refusal | None,
     ) -> None:
@@ -202,22 +293,25 @@ class PullHalf:
             self._refuse(message, sequence, refusal)
             return
         doc_id = message.properties["id"]
+        deleted = bool_property(message.properties, "deleted")
         taken = self.link.collection.take(
             doc_id,
-            chain,
+            revision,
             body,
-            deleted=bool_property(message.properties, "deleted"),
-            server_rev=self.link.server_revs.get(doc_id),
+            deleted=deleted,
+            server_rev=self.link.server_rev(doc_id),
             policy=self._options.conflicts,
         )
+        base = None if deleted else body
         if taken is Taken.KNOWN:
-            self.link.note_server_rev(doc_id, chain[0])
+            self.link.note_server_rev(doc_id, revision, base)
         else:
-            self.link.server_revs[doc_id] = chain[0]
+            self.link.server_revs[doc_id] = ServerRev(revision.rev_id, base)
         self._result.pulled += taken is not Taken.KNOWN
         self._result.conflicts += taken is Taken.RESOLVED
         self._finish(doc_id, sequence)
-        self._exchange.reply(message)
+        says_noop = taken is Taken.KNOWN and self._options.protocol >= VERSION_VECTORS
+        self._exchange.reply(message, {"noop": "true"} if says_noop else {})
 
     def _refuse(
         self, message: IncomingMessage, sequence: ServerSequence | None, refusal: Refusal

@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from tests.active_peer import peer_delta
 from tests.active_peer.exchange import Exchange, Reply
 from tests.active_peer.failures import DocumentFailure, Refusal
-from tests.active_peer.options import CollectionLink, Result, SyncOptions
-from tests.active_peer.peer_database import PeerDocument
+from tests.active_peer.options import VERSION_VECTORS, CollectionLink, Result, SyncOptions
+from tests.active_peer.peer_database import PeerDocument, ServerRev, decode_body
 from tests.active_peer.progress import Checkpoint
 
 MAX_UNANSWERED_PROPOSALS: Final = 5
@@ -18,6 +19,7 @@ MAX_UNANSWERED_BYTES: Final = 2 << 20
 MAX_ACCEPTED: Final = 600
 CONFLICT: Final = Refusal("HTTP", 409, "conflicts with newer server revision")
 CONFLICTS: Final = frozenset({("HTTP", 409), ("LiteCore", 8)})
+BAD_DELTA: Final = ("HTTP", 422)
 
 
 class _Accepted(NamedTuple):
@@ -64,6 +66,7 @@ class PushHalf:
         self._accepted: deque[_Accepted] = deque()
         self._unanswered_proposals = 0
         self._unanswered_bytes = 0
+        self._takes_deltas = False
 
     def start(self, checkpoint: Checkpoint) -> None:
         """Begin after what the checkpoint holds for done."""
@@ -153,7 +156,7 @@ class PushHalf:
         if self._options.doc_ids is not None and doc_id not in self._options.doc_ids:
             return False
         self.pending.discard(self._conflicting.pop(doc_id, 0))
-        if self._link.server_revs.get(doc_id) == document.rev_id:
+        if self._link.server_rev(doc_id) == document.rev_id:
             return False
         if doc_id in self._under_way:
             self.pending.add(sequence)
@@ -172,7 +175,8 @@ class PushHalf:
 
     def _proposal_properties(self) -> dict[str, str]:
         properties = self._link.properties("proposeChanges")
-        properties["conflictIncludesRev"] = "true"
+        if self._options.protocol > 2:
+            properties["conflictIncludesRev"] = "true"
         return properties
 
     # --- proposals --------------------------------------------------------------------
@@ -180,11 +184,8 @@ class PushHalf:
     def _propose(self, batch: Sequence[PeerDocument]) -> None:
         self._has_offered = True
         self._unanswered_proposals += 1
-        parents = [self._link.server_revs.get(document.doc_id, "") for document in batch]
-        entries = [
-            [document.doc_id, document.rev_id, parent, len(document.body)]
-            for document, parent in zip(batch, parents, strict=True)
-        ]
+        parents = [self._link.server_rev(document.doc_id) or "" for document in batch]
+        entries = [self._entry(*entry) for entry in zip(batch, parents, strict=True)]
         self._exchange.request(
             self._proposal_properties(),
             json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode(),
@@ -192,6 +193,14 @@ class PushHalf:
             compressed=True,
             urgent=True,
         )
+
+    def _entry(self, document: PeerDocument, parent: str) -> list[object]:
+        """Return an entry of `proposeChanges`; 4.x leaves out what says nothing."""
+        rev = self._link.collection.form.proposal(document.revision)
+        entry: list[object] = [document.doc_id, rev, parent, len(document.body)]
+        if self._options.protocol >= VERSION_VECTORS and document.body == b"{}":
+            return entry[: 3 if parent else 2]
+        return entry
 
     def _proposed(
         self, batch: Sequence[PeerDocument], parents: Sequence[str], reply: Reply
@@ -205,6 +214,7 @@ class PushHalf:
             self._result.complaints.append("a reply to proposeChanges has too many entries")
         if reply.properties.get("blobs") != "true":
             self._result.complaints.append("a reply to proposeChanges lacks blobs=true")
+        self._takes_deltas = reply.properties.get("deltas") == "true"
         max_history = int(
             reply.properties.get("maxHistory", self._link.collection.form.max_history)
         )
@@ -216,13 +226,16 @@ class PushHalf:
         self, document: PeerDocument, parent: str, answer: object, max_history: int
     ) -> None:
         status, server_rev = answer, ""
-        if isinstance(answer, dict):
+        if isinstance(answer, dict) and self._options.protocol == 2:
+            self._result.complaints.append("a client of version 2 takes an object for a yes")
+            status = 0
+        elif isinstance(answer, dict):
             status, server_rev = answer.get("status"), answer.get("rev", "")
         if status == 0:
             self._accepted.append(_Accepted(document, max_history))
         elif status == 304:
             self._result.already_there += 1
-            self._link.server_revs[document.doc_id] = document.rev_id
+            self._note_pushed(document)
             self._done(document)
         elif status == 409:
             self._conflict(document, parent, str(server_rev))
@@ -239,8 +252,9 @@ class PushHalf:
             parent: What it was offered as a child of.
             server_rev: The server's current revision, if it said.
         """
-        if server_rev in document.chain and server_rev != parent:
-            self._link.server_revs[document.doc_id] = server_rev
+        offered = self._link.collection.form.parse_offer(server_rev).rev_id if server_rev else ""
+        if offered in document.revision.chain and offered != parent:
+            self._link.server_revs[document.doc_id] = ServerRev(offered)
             self._again.append(document)
             return
         if not self._options.pull:
@@ -257,32 +271,77 @@ class PushHalf:
     # --- revisions --------------------------------------------------------------------
 
     def _send(self, accepted: _Accepted) -> None:
+        """Send a revision, as a delta if the server takes it and that is shorter."""
         document, max_history = accepted
+        properties = self._rev_properties(document, max_history)
+        base = self._link.server_revs.get(document.doc_id)
+        delta = None if base is None else self._delta(document, base.body)
+        if base is None or delta is None:
+            self._send_body(document, properties, document.body, self._answered)
+            return
+
+        def answered(document: PeerDocument, refusal: Refusal | None) -> None:
+            if refusal is not None and refusal[:2] == BAD_DELTA:
+                self._send_body(document, properties, document.body, self._answered)
+            else:
+                self._answered(document, refusal)
+
+        with_source = {**properties, "deltaSrc": base.rev_id}
+        self._send_body(document, with_source, delta, answered)
+
+    def _send_body(
+        self,
+        document: PeerDocument,
+        properties: dict[str, str],
+        body: bytes,
+        then: Callable[[PeerDocument, Refusal | None], None],
+    ) -> None:
+        self._unanswered_bytes += len(body)
+        self._result.bytes_pushed += len(body)
+        self._result.deltas_pushed += "deltaSrc" in properties
+
+        def take(reply: Reply) -> None:
+            self._unanswered_bytes -= len(body)
+            then(document, reply.refusal)
+
+        self._exchange.request(properties, body, take, compressed=True)
+
+    def _rev_properties(self, document: PeerDocument, max_history: int) -> dict[str, str]:
+        """Return them in the order in which 3.2 and 4.0 send them."""
         properties = self._link.properties("rev")
         properties["id"] = document.doc_id
         properties["rev"] = document.rev_id
         properties["sequence"] = str(document.sequence)
-        properties["noconflicts"] = "1"
+        last = {"noconflicts": "1"}
+        if self._options.protocol < VERSION_VECTORS:
+            properties, last = {**properties, **last}, {}
         if document.deleted:
             properties["deleted"] = "1"
-        if len(document.chain) > 1:
-            history = self._link.collection.form.history(
-                document.chain, self._link.server_revs.get(document.doc_id), max_history
-            )
+        known = self._link.server_rev(document.doc_id)
+        history = self._link.collection.form.history(document.revision, known, max_history)
+        if history:
             properties["history"] = history
-        self._unanswered_bytes += len(document.body)
-        self._exchange.request(
-            properties,
-            document.body,
-            lambda reply: self._answered(document, reply.refusal),
-            compressed=True,
-        )
+        return {**properties, **last}
+
+    def _delta(self, document: PeerDocument, base: bytes | None) -> bytes | None:
+        """Return the body as a delta. Spec: documents.md §8.2."""
+        is_wanted = self._takes_deltas and self._options.deltas and not document.deleted
+        if not is_wanted or base is None or base == b"{}":
+            return None
+        if len(document.body) < peer_delta.MIN_BODY_BYTES:
+            return None
+        made = peer_delta.make(decode_body(base), decode_body(document.body))
+        delta = json.dumps(made, separators=(",", ":"), ensure_ascii=False).encode()
+        return delta if len(delta) <= 1.2 * len(document.body) else None
+
+    def _note_pushed(self, document: PeerDocument) -> None:
+        body = None if document.deleted else document.body
+        self._link.note_server_rev(document.doc_id, document.revision, body)
 
     def _answered(self, document: PeerDocument, refusal: Refusal | None) -> None:
-        self._unanswered_bytes -= len(document.body)
         if refusal is None:
             self._result.pushed += 1
-            self._link.note_server_rev(document.doc_id, document.rev_id)
+            self._note_pushed(document)
             self._done(document)
             return
         if refusal[:2] in CONFLICTS:
@@ -320,7 +379,7 @@ class PushHalf:
             return
         self._held.remove(doc_id)
         current = self._link.collection.document(doc_id)
-        if current is None or self._link.server_revs.get(doc_id) == current.rev_id:
+        if current is None or self._link.server_rev(doc_id) == current.rev_id:
             self.pending.discard(current.sequence if current is not None else 0)
         elif current.sequence <= self._read_up_to:
             self._under_way[doc_id] = current

@@ -65,8 +65,8 @@ class Recording:
         return next(s for s in side if s.type != "MSG" and s.number == request.number)
 
 
-def recordings(scenario: str) -> Iterator[Recording]:
-    text = (RECORDED / f"{scenario}.cbl-3.2.4.json").read_text(encoding="utf-8")
+def recordings(scenario: str, client: str = "3.2.4") -> Iterator[Recording]:
+    text = (RECORDED / f"{scenario}.cbl-{client}.json").read_text(encoding="utf-8")
     for connection in json.loads(text)["connections"]:
         yield Recording(connection)
 

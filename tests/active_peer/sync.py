@@ -46,6 +46,7 @@ def sync(  # noqa: PLR0913  # by keyword only: what tests say most often
     use_collections: bool | None = None,
     doc_ids: Collection[str] | None = None,
     conflicts: ConflictPolicy = KeepConflict.DEFAULT,
+    protocols: Sequence[int] = (),
     credentials: Credentials = NO_CREDENTIALS,
     remote_id: str | None = None,
     timeout_s: float = 60.0,
@@ -62,6 +63,7 @@ def sync(  # noqa: PLR0913  # by keyword only: what tests say most often
             of 3.1 to 3.3 do.
         doc_ids: Only these documents.
         conflicts: What to do when both sides have changed a document.
+        protocols: What to offer, best first; empty: what goes with the database.
         credentials: A password, a client certificate, a pinned server certificate.
         remote_id: What stands for the server in checkpoints; the URL if None.
         timeout_s: How long nothing may come of the server.
@@ -76,6 +78,7 @@ def sync(  # noqa: PLR0913  # by keyword only: what tests say most often
         use_collections=use_collections,
         doc_ids=None if doc_ids is None else frozenset(doc_ids),
         conflicts=conflicts,
+        protocols=tuple(protocols),
     )
     return _Run(database, url, options, credentials, remote_id or url, timeout_s).run()
 
@@ -254,13 +257,15 @@ class _Run:
         return self.result
 
     def _connect_and_drive(self) -> None:
-        link = PeerSocket(self._url, self._options.protocols, self._credentials)
+        offered = self._options.offered(self._database.form)
+        link = PeerSocket(self._url, offered, self._credentials)
         try:
+            agreed = self._options.agreed(int(link.protocol.rpartition("_")[2]))
             with self._database.lock:
                 replicator = self._replicator = ActiveReplicator(
                     self._database,
                     self._remote_id,
-                    self._options,
+                    agreed,
                     limits=Limits(),
                     time_s=int(time.time()),
                 )

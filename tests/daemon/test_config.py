@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgesync.daemon.config import (
     EMBEDDED,
     DatabaseConfig,
+    KeyStoreConfig,
     ListenerConfig,
     parse_config,
     read_config,
@@ -62,6 +63,7 @@ def test_every_key_of_a_listener_arrives() -> None:
             disable_tls=True,
             enable_delta_sync=True,
             read_only=True,
+            advertise=False,
         ),
     )
 
@@ -152,17 +154,66 @@ def test_a_wrong_value_is_refused_by_its_key(text: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "why"),
     [
-        "[listener.x]\ntls_identity = 'kitchen'",
-        "[listener.x]\nauthenticator = 'password'",
-        "[listener.x]\nclient_roots = ['ca.pem']",
-        "[listener.x]\nadvertise = true",
-        "[key_store]",
+        ("tls_identity = 'kitchen'", "tls_identity needs a key store"),
+        ("authenticator = 'password'", "authenticator needs a key store"),
+        ("authenticator = 'passwort'", 'authenticator is "passwort"'),
+        ("authenticator = 'certificate'", "client_roots is missing"),
+        ("authenticator = 'certificate'\nclient_roots = []", "client_roots must not be empty"),
+        (
+            "authenticator = 'certificate'\nclient_roots = ['ca.pem']\ndisable_tls = true",
+            "authenticator needs TLS",
+        ),
+        ("client_roots = ['ca.pem']", "client_roots is not used"),
+        ("disable_tls = true\nclient_roots = ['ca.pem']", "client_roots is not used"),
     ],
 )
-def test_what_is_not_built_is_refused_rather_than_ignored(text: str) -> None:
-    assert "is not supported by this version yet" in str(refused(text))
+def test_listener_that_would_let_in_others_than_it_says_is_refused(text: str, why: str) -> None:
+    assert f"listener.x.{why}" in str(refused(f"[listener.x]\n{text}"))
+
+
+def test_identity_of_a_plain_listener_is_ignored() -> None:
+    text = "[key_store]\nunlock = 'passphrase'\n[listener.x]\ntls_identity = 'kitchen'\n"
+    assert parse_config(f"{text}disable_tls = true", "f").listeners[0].disable_tls
+
+
+@pytest.mark.parametrize(
+    ("unlock", "expected"),
+    [
+        ("passphrase", KeyStoreConfig("passphrase")),
+        ("credential:edgesync.key", KeyStoreConfig("credential", "edgesync.key")),
+        ("file:/etc/edgesync/key", KeyStoreConfig("file", "/etc/edgesync/key")),
+        ("file:key:2", KeyStoreConfig("file", "/etc/edgesync/key:2")),
+    ],
+)
+def test_ways_to_unlock_the_key_store(unlock: str, expected: KeyStoreConfig) -> None:
+    config = parse_config(f"[key_store]\nunlock = '{unlock}'", "/etc/edgesync/edgesync.toml")
+    assert config.key_store == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "unlock = ''",
+        "unlock = 'password'",
+        "unlock = 'passphrase:sesame'",
+        "unlock = 'credential:'",
+        "unlock = 'credential:../key'",
+        "unlock = 'file:'",
+    ],
+)
+def test_unknown_way_to_unlock_the_key_store_is_refused(text: str) -> None:
+    assert "key_store.unlock" in str(refused(f"[key_store]\n{text}"))
+
+
+def test_passphrase_has_no_place_in_the_file() -> None:
+    assert "passphrase is not a key" in str(refused("[key_store]\npassphrase = 'sesame'"))
+
+
+def test_without_a_section_there_is_no_key_store() -> None:
+    assert parse_config("", "f").key_store is None
 
 
 @pytest.mark.parametrize(

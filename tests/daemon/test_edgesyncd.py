@@ -114,8 +114,14 @@ def test_it_says_which_url_to_give_to_a_client(tmp_path: Path) -> None:
 
 def test_it_says_how_to_look_around(tmp_path: Path) -> None:
     with running(tmp_path, PLAIN) as service:
-        url = f"ws://127.0.0.1:{service.port}/db"
-        assert f"python -m tests.active_peer pull {url} FOLDER" in service.said
+        assert "look around with: edgesync status\n" in service.said
+
+
+def test_the_environment_says_where_its_socket_is(tmp_path: Path) -> None:
+    socket_path = str(tmp_path / "own.sock")
+    with running(tmp_path, PLAIN, EDGESYNC_SOCKET=socket_path) as service:
+        assert "look around with: edgesync status\n" in service.said
+        assert Path(socket_path).exists()
 
 
 def test_it_says_the_fingerprint_of_the_certificate_it_shows(tmp_path: Path) -> None:

@@ -87,6 +87,30 @@ def test_conflict_leaves_the_tree_as_it_was() -> None:
     assert [leaf.rev_id for leaf in grown.leaves] == ["2-bb"]
 
 
+def test_branch_may_leave_anywhere_when_all_leaves_are_tombstones() -> None:
+    grown = tree(("3-cc 2-bb 1-aa", False), ("4-ff 3-cc", True))
+    added = grown.insert(history("3-xx", "2-xx", "1-aa"), False, branches=True)
+    assert added == (("3-xx", "2-xx", False), ("2-xx", "1-aa", False))
+    assert grown.winner == ("3-xx", "2-xx", False)
+
+
+def test_branch_is_a_conflict_while_another_leaf_lives() -> None:
+    grown = tree(("3-cc 2-bb 1-aa", False))
+    with pytest.raises(ConflictError):
+        grown.insert(history("2-xx", "1-aa"), False, branches=True)
+
+
+def test_branch_off_a_tombstone_s_history_is_a_conflict_unless_asked_for() -> None:
+    grown = tree(("3-cc 2-bb 1-aa", True))
+    with pytest.raises(ConflictError):
+        grown.insert(history("2-xx", "1-aa"), False)
+
+
+def test_known_revision_changes_nothing_when_branches_are_allowed() -> None:
+    grown = tree(("3-cc 2-bb 1-aa", True))
+    assert grown.insert(history("2-bb", "1-aa"), False, branches=True) == ()
+
+
 def test_ancestors_are_newest_first() -> None:
     assert tree(("3-cc 2-bb 1-aa", False)).ancestors(RevID("3-cc")) == ("2-bb", "1-aa")
 

@@ -10,6 +10,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edgesync.errors import ConfigurationError
 from edgesync.identity.certificate import (
@@ -49,18 +52,25 @@ LEAF: Final = make("leaf", MIDDLE)
 ALONE: Final = make("alone")
 STRANGER: Final = make("stranger")
 LEAF_CERT, MIDDLE_CERT, ROOT_CERT = LEAF.certs
+AUTHORITY: Final = (x509.BasicConstraints(ca=True, path_length=None), True)
+SERVERS_ONLY: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+# Object identifiers as they stand in a certificate.
+ECDSA_SHA_256: Final = bytes.fromhex("06082a8648ce3d040302")
+P_256: Final = bytes.fromhex("06082a8648ce3d030107")
+STRANGE_4, STRANGE_5 = bytes.fromhex("06032a0304"), bytes.fromhex("06032a0305")
 
 
 def built(
-    name: str,
+    common_name: str,
     issuer: Identity | None,
     *extensions: tuple[x509.ExtensionType, bool],
     key: PrivateKey | None = None,
     algorithm: hashes.SHA224 | hashes.SHA256 = SHA_256,
+    name: x509.Name | None = None,
 ) -> Identity:
     """Return what `make_identity` does not make."""
     key = key or ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name.from_rfc4514_string(f"CN={name}")
+    subject = name or x509.Name.from_rfc4514_string(f"CN={common_name}")
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -74,6 +84,14 @@ def built(
         builder = builder.add_extension(extension, critical=critical)
     certificate = builder.sign(issuer.private_key if issuer else key, algorithm)
     return Identity((certificate, *(issuer.certs if issuer else ())), key)
+
+
+def loaded(der: bytes) -> Certificate | None:
+    """Return a certificate as TLS would hand it over, None if it would not."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except (ValueError, x509.InvalidVersion, CryptographyDeprecationWarning):
+        return None
 
 
 def refusal(chain: tuple[Certificate, ...], *anchors: Certificate) -> str | None:
@@ -149,6 +167,83 @@ def test_path_length_bounds_the_authorities_below() -> None:
     assert "of other authorities" in str(refusal(built("x", below).certs, short.certs[0]))
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [
+        x509.NameConstraints(None, [x509.DNSName("example.org")]),
+        x509.PolicyConstraints(0, None),
+        x509.InhibitAnyPolicy(0),
+    ],
+)
+@pytest.mark.parametrize("is_critical", [True, False])
+def test_authority_whose_limits_are_not_applied_vouches_for_nobody(
+    limit: x509.ExtensionType, is_critical: bool
+) -> None:
+    middle = built("middle", ROOT, AUTHORITY, (limit, is_critical))
+    assert refusal(built("x", middle).certs, ROOT_CERT) == (
+        '"middle" may issue certificates for some names or policies only'
+    )
+
+
+def test_authority_for_servers_does_not_vouch_for_clients() -> None:
+    middle = built("middle", ROOT, AUTHORITY, (SERVERS_ONLY, False))
+    assert refusal(built("x", middle).certs, ROOT_CERT) == (
+        '"middle" may not issue certificates for clients'
+    )
+    assert refusal(built("x", middle).certs, middle.certs[0]) is not None
+
+
+def test_authority_that_may_not_sign_certificates_does_not_vouch() -> None:
+    usage = x509.KeyUsage(True, False, False, False, False, False, True, False, False)
+    middle = built("middle", ROOT, AUTHORITY, (usage, True))
+    assert refusal(built("x", middle).certs, ROOT_CERT) == ('"middle" is no certificate authority')
+
+
+def test_leaf_that_may_not_sign_is_refused() -> None:
+    usage = x509.KeyUsage(False, False, True, False, False, False, False, False, False)
+    assert refusal(built("x", ROOT, (usage, True)).certs, ROOT_CERT) == '"x" is not for clients'
+
+
+def test_every_authority_of_a_chain_must_be_good() -> None:
+    """The two ends do not make up for what is between them."""
+    old = make_identity(
+        {"CN": "old"},
+        usages=KeyUsages.CERTIFICATE_AUTHORITY,
+        now=NOW - YEAR / 2,
+        expires=NOW - timedelta(days=1),
+        key_type=KeyType.P_256,
+        issuer=make("old root", usages=KeyUsages.CERTIFICATE_AUTHORITY, now=NOW - YEAR / 2),
+    )
+    root = old.certs[1]
+    assert refusal(built("x", old).certs, root) == '"old" has expired'
+
+
+def test_path_length_counts_from_the_leaf_whatever_the_order_of_the_chain() -> None:
+    short = built("short", None, (x509.BasicConstraints(ca=True, path_length=1), True))
+    first = built("first", short, AUTHORITY)
+    second = built("second", first, AUTHORITY)
+    assert refusal(built("x", first).certs, short.certs[0]) is None
+    chain = built("x", second).certs
+    for order in ((0, 1, 2, 3), (0, 3, 2, 1), (0, 2, 1, 3)):
+        shuffled = tuple(chain[place] for place in order)
+        assert "of other authorities" in str(refusal(shuffled, short.certs[0]))
+
+
+def test_altered_certificate_is_refused() -> None:
+    """But for the signature's own bits, of which some may be written in two ways."""
+    der = bytearray(LEAF_CERT.public_bytes(Encoding.DER))
+    for place in range(len(der)):
+        changed = der.copy()
+        changed[place] ^= 1
+        altered = loaded(bytes(changed))
+        if altered is None or altered.tbs_certificate_bytes == LEAF_CERT.tbs_certificate_bytes:
+            continue
+        try:
+            assert refusal((altered, *LEAF.certs[1:]), ROOT_CERT) is not None, place
+        except CryptographyDeprecationWarning:
+            assert place in range(14, 35)  # the serial number
+
+
 def test_certificate_for_servers_only_is_refused() -> None:
     server = make("server", ROOT, KeyUsages.SERVER_AUTH)
     assert refusal(server.certs, ROOT_CERT) == '"server" is not for clients'
@@ -167,20 +262,54 @@ def test_critical_extension_that_is_not_understood_is_refused() -> None:
     assert refusal(built("x", ROOT, (strange, False)).certs, ROOT_CERT) is None
 
 
-def test_names_constrained_by_an_authority_are_refused_not_ignored() -> None:
-    constraints = x509.NameConstraints([x509.DNSName("example.org")], None)
-    limited = built(
-        "limited",
-        None,
-        (x509.BasicConstraints(ca=True, path_length=None), True),
-        (constraints, True),
-    )
-    assert "critical extension" in str(refusal(built("x", limited).certs, limited.certs[0]))
+@pytest.mark.parametrize(
+    "key",
+    [
+        rsa.generate_private_key(public_exponent=65537, key_size=1024),
+        rsa.generate_private_key(public_exponent=65537, key_size=4104),
+        ec.generate_private_key(ec.SECP192R1()),
+        ec.generate_private_key(ec.SECP256K1()),
+    ],
+    ids=["1024 bits", "4104 bits", "192 bits", "another curve"],
+)
+def test_keys_that_are_weak_or_strange_are_refused(key: PrivateKey) -> None:
+    why = 'the key of "x" is of a kind or size that is not trusted'
+    assert refusal(built("x", ROOT, key=key).certs, ROOT_CERT) == why
+    assert refusal(built("x", None, key=key).certs, built("x", None, key=key).certs[0]) == why
 
 
-def test_short_keys_are_refused() -> None:
-    short = built("x", ROOT, key=rsa.generate_private_key(public_exponent=65537, key_size=1024))
-    assert refusal(short.certs, ROOT_CERT) == 'the key of "x" is too short'
+def test_authority_with_a_weak_key_vouches_for_nobody() -> None:
+    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    middle = built("middle", ROOT, AUTHORITY, key=weak)
+    assert refusal(built("x", middle).certs, ROOT_CERT) is not None
+
+
+def test_names_in_a_refusal_are_safe_to_log() -> None:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a\n\x1b[2Jb")])
+    why = str(refusal(built("x", None, name=name).certs, ROOT_CERT))
+    assert why == "its issuer is not trusted"
+    why = str(TrustAnchors([ROOT_CERT]).refusal(built("x", None, name=name).certs, NOW - YEAR))
+    assert why == '"a??[2Jb" is not valid yet'
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown"),
+    [
+        (ECDSA_SHA_256, ECDSA_SHA_256[:-1] + b"\x7f"),
+        (P_256, P_256[:-1] + b"\x7f"),
+        (STRANGE_4, STRANGE_5),
+    ],
+    ids=["the algorithm", "the curve", "an extension twice"],
+)
+def test_certificate_that_cannot_be_read_is_refused(known: bytes, unknown: bytes) -> None:
+    strange = [x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.2.3.{n}"), b"") for n in (4, 5)]
+    good = built("x", ROOT, *((each, False) for each in strange))
+    assert refusal(good.certs, ROOT_CERT) is None
+    bad = loaded(good.certs[0].public_bytes(Encoding.DER).replace(known, unknown))
+    assert bad is not None
+    assert bad != good.certs[0]
+    assert refusal((bad, *good.certs[1:]), ROOT_CERT) is not None
+    assert refusal((LEAF_CERT, bad, *LEAF.certs[1:]), ROOT_CERT) is None  # it is not needed
 
 
 def test_signatures_with_other_hashes_are_refused() -> None:

@@ -50,6 +50,18 @@ class Service:
 
     def start(self) -> None:
         """Start, and wait until it listens."""
+        process = self.spawn()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert process.poll() is None, self.log
+            time.sleep(0.02)
+        raise AssertionError(f"the service does not listen: {self.log}")
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start without waiting."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*COMMAND, "--config", str(self._config)],
@@ -57,14 +69,7 @@ class Service:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert self._process.poll() is None, self.log
-            time.sleep(0.02)
-        raise AssertionError(f"the service does not listen: {self.log}")
+        return self._process
 
     def kill(self) -> None:
         """End it as a power cut would, as far as a process can be."""

@@ -1,4 +1,4 @@
-"""Drive a native Couchbase Lite 3.x (libcblite.so, Community Edition) through ctypes.
+"""Drive a native Couchbase Lite 3.x or 4.x (libcblite.so, Community Edition) through ctypes.
 
 Only what the interoperability tests need: databases, documents, blobs,
 replicators.
@@ -28,6 +28,7 @@ from tests.interop.cbl_library import (
     ReplicatedCollection,
     ReplicatedDocument,
     ReplicatorConfig,
+    ReplicatorConfig4,
     Slice,
     Status,
     Strings,
@@ -237,7 +238,8 @@ class ClientReplicator:
             entry.collection = database.collection(path).ref
             if resolver is not None:
                 entry.conflict_resolver = c.cast(self._resolver, c.c_void_p)
-        self._config = ReplicatorConfig(
+        make_config = ReplicatorConfig4 if library.generation >= 4 else ReplicatorConfig
+        self._config = make_config(
             endpoint=self._endpoint,
             kind=KINDS[kind],
             continuous=continuous,

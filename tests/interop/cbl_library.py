@@ -1,6 +1,6 @@
-"""The C API of Couchbase Lite 3.x: structures, functions, errors. Only what `cbl.py` needs.
+"""The C API of Couchbase Lite 3.x and 4.x: structures, functions, errors. What `cbl.py` needs.
 
-The structures are those of the headers of 3.1 to 3.3.
+The structures are those of the headers of 3.1 to 3.3, and of 4.0.
 """
 
 from __future__ import annotations
@@ -92,6 +92,29 @@ class ReplicatorConfig(c.Structure):
     )
 
 
+class ReplicatorConfig4(c.Structure):
+    """The same of 4.0."""
+
+    _fields_ = (
+        ("collections", c.POINTER(ReplicatedCollection)),
+        ("collection_count", c.c_size_t),
+        ("endpoint", c.c_void_p),
+        ("kind", c.c_uint8),
+        ("continuous", c.c_bool),
+        ("authenticator", c.c_void_p),
+        ("context", c.c_void_p),
+        ("pinned_certificate", Slice),
+        ("disable_auto_purge", c.c_bool),
+        ("max_attempts", c.c_uint),
+        ("max_attempt_wait_s", c.c_uint),
+        ("heartbeat_s", c.c_uint),
+        ("headers", c.c_void_p),
+        ("proxy", c.c_void_p),
+        ("accept_parent_domain_cookies", c.c_bool),
+        ("trusted_roots", Slice),
+    )
+
+
 class ConsoleSink(c.Structure):
     _fields_ = (("level", c.c_uint8), ("domains", c.c_uint16))
 
@@ -155,10 +178,16 @@ class CBLError(Exception):
 
 
 class Library:
-    """The loaded library."""
+    """The loaded library.
+
+    Attributes:
+        generation: 3 or 4.
+    """
 
     def __init__(self, path: Path) -> None:
         handle = c.CDLL(str(path))
+        # There from 4.0 on, where the structures changed.
+        self.generation = 4 if hasattr(handle, "CBLDocument_Timestamp") else 3
         self._functions = {name: getattr(handle, name) for name in SIGNATURES}
         for name, (result, arguments) in SIGNATURES.items():
             self._functions[name].restype = result

@@ -21,19 +21,22 @@ database = "db"
 interface = "127.0.0.1"
 port = {port}
 disable_tls = {disable_tls}
+enable_delta_sync = {deltas}
 """
 
 
 class Edgesyncd:
     """A server process that keeps its folder and its port when it is started again."""
 
-    def __init__(self, folder: Path, *, tls: bool = False) -> None:
+    def __init__(self, folder: Path, *, tls: bool = False, deltas: bool = False) -> None:
         folder.mkdir()
         self._folder = folder
         self._config = folder / "edgesync.toml"
         self._process: subprocess.Popen[str] | None = None
         port = _free_port()
-        self._config.write_text(CONFIG.format(port=port, disable_tls=str(not tls).lower()))
+        flags = {"disable_tls": not tls, "deltas": deltas}
+        as_toml = {name: str(value).lower() for name, value in flags.items()}
+        self._config.write_text(CONFIG.format(port=port, **as_toml))
         self.url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}/db"
 
     def start(self) -> None:

@@ -20,7 +20,15 @@ from edgesync.net.handshake import Peer
 from edgesync.net.websocket import PeerSocket
 from tests.net.conftest import QUICK, RULES, StartServer
 from tests.net.echo import serve_echo
-from tests.net.raw_client import CLOSE, RawClient, close_payload, connect, connect_upgraded, frame
+from tests.net.raw_client import (
+    BINARY,
+    CLOSE,
+    RawClient,
+    close_payload,
+    connect,
+    connect_upgraded,
+    frame,
+)
 
 
 def acceptor_on(*addresses: tuple[str, int]) -> Acceptor:
@@ -87,6 +95,68 @@ def test_start_looks_up_no_host_names(start_server: StartServer) -> None:
     before = time.monotonic()
     start_server()
     assert time.monotonic() - before < 0.05
+
+
+# --- other addresses --------------------------------------------------------------------
+
+
+def test_the_port_stays_when_the_address_changes() -> None:
+    acceptor = acceptor_on(("127.0.0.1", 0))
+    acceptor.start()
+    port = acceptor.port
+    acceptor.rebind(["127.0.0.2"])
+    assert (acceptor.bound, acceptor.port) == (("127.0.0.2",), port)
+    socket.create_connection(("127.0.0.2", port)).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    acceptor.stop(0)
+
+
+def test_a_connection_stays_when_its_address_is_given_up(start_server: StartServer) -> None:
+    acceptor = start_server()
+    sock, client = connect_upgraded(acceptor.port)
+    acceptor.rebind([])
+    with sock:
+        sock.sendall(frame(b"hello"))
+        assert client.read_frame() == (BINARY, b"hello")
+
+
+def test_a_request_under_way_is_served_though_its_address_is_given_up(
+    start_server: StartServer,
+) -> None:
+    acceptor = start_server()
+    sock, client = connect(acceptor.port)
+    gevent.sleep(0.01)
+    acceptor.rebind([])
+    with sock:
+        assert client.upgrade().status.startswith("HTTP/1.1 101 ")
+
+
+def test_an_acceptor_without_address_has_no_port_but_remembers_it(
+    start_server: StartServer,
+) -> None:
+    acceptor = start_server()
+    port = acceptor.port
+    acceptor.rebind([])
+    assert acceptor.port == 0
+    acceptor.rebind(["127.0.0.1"])
+    assert acceptor.port == port
+
+
+def test_an_acceptor_may_get_its_first_address_late() -> None:
+    acceptor = Acceptor([], RULES, None, serve_echo, QUICK, 0)
+    acceptor.start()
+    assert acceptor.port == 0
+    acceptor.rebind(["127.0.0.1"])
+    socket.create_connection(("127.0.0.1", acceptor.port)).close()
+    acceptor.stop(0)
+
+
+def test_nothing_changes_if_a_new_address_cannot_be_bound(start_server: StartServer) -> None:
+    acceptor = start_server()
+    with pytest.raises(UnknownInterfaceError):
+        acceptor.rebind(["203.0.113.7"])
+    assert acceptor.bound == ("127.0.0.1",)
 
 
 # --- crowds -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from edgesync.authenticator import ListenerPasswordAuthenticator
-from edgesync.net.handshake import Credentials
+from edgesync.net.passwords import Credentials
 from tests.net.conftest import StartServer
 from tests.net.raw_client import basic, connect
 
@@ -20,8 +20,18 @@ def test_callback_decides(password: str, accepted: bool) -> None:
     assert authenticator.authenticate(Credentials("ann", password)) is accepted
 
 
-def test_client_without_password_is_refused_unasked() -> None:
-    assert ListenerPasswordAuthenticator(lambda *_: True).authenticate(None) is False
+def test_client_without_password_is_refused_unasked(start_server: StartServer) -> None:
+    asked: list[str] = []
+
+    def note(user: str, _password: str) -> bool:
+        asked.append(user)
+        return True
+
+    acceptor = start_server(authenticate=ListenerPasswordAuthenticator(note).authenticate)
+    sock, client = connect(acceptor.port)
+    with sock:
+        assert client.upgrade().status == "HTTP/1.1 401 Unauthorized"
+    assert asked == []
 
 
 def test_failing_callback_counts_as_no_and_is_logged(

@@ -10,7 +10,8 @@ import gevent
 import pytest
 
 from edgesync.limits import Limits
-from edgesync.net.handshake import Credentials, Peer, choose_subprotocol, parse_basic
+from edgesync.net.handshake import Peer, choose_subprotocol
+from edgesync.net.passwords import Credentials, parse_basic
 from edgesync.net.websocket import PeerSocket
 from tests.net.conftest import QUICK, StartServer
 from tests.net.raw_client import (
@@ -426,7 +427,7 @@ def test_failing_session_is_logged_and_dropped(
 # --- authentication -----------------------------------------------------------------
 
 
-def is_ann(credentials: Credentials | None) -> bool:
+def is_ann(credentials: Credentials) -> bool:
     return credentials == Credentials("ann", "sésame")
 
 

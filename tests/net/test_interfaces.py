@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from edgesync.errors import UnknownInterfaceError
-from edgesync.net.interfaces import addresses_to_bind, interfaces, url_hosts
+from edgesync.net.interfaces import (
+    InterfaceChanges,
+    addresses_to_bind,
+    interfaces,
+    url_hosts,
+    what_is_missing,
+)
 
 
 def test_no_interface_means_all_of_them() -> None:
@@ -50,3 +58,47 @@ def test_addresses_of_an_interface_are_ipv4_first() -> None:
     for interface in interfaces():
         has_colon = [":" in address for address in interface.addresses]
         assert has_colon == sorted(has_colon)
+
+
+def test_a_bound_address_stays_while_its_interface_has_it() -> None:
+    assert addresses_to_bind("lo", ("127.0.0.1",)) == ("127.0.0.1",)
+
+
+def test_a_bound_address_that_is_gone_is_left() -> None:
+    assert addresses_to_bind("lo", ("127.0.0.9",)) == ("127.0.0.1",)
+
+
+def test_a_makeshift_is_left_for_a_better_kind_of_address() -> None:
+    assert addresses_to_bind("lo", ("::1",)) == ("127.0.0.1",)
+
+
+def test_all_interfaces_stay_all_interfaces() -> None:
+    assert addresses_to_bind(None, ("0.0.0.0",)) == ("0.0.0.0",)
+
+
+@pytest.mark.parametrize("present", [None, "lo", "127.0.0.1", "127.0.0.2", "0.0.0.0"])
+def test_nothing_is_missing_of_what_can_be_bound(present: str | None) -> None:
+    assert what_is_missing(present) == ""
+
+
+@pytest.mark.parametrize(
+    ("absent", "missing"),
+    [
+        ("nosuch0", 'the interface "nosuch0", which is not there'),
+        ("203.0.113.7", "the address 203.0.113.7, which no interface has"),
+    ],
+)
+def test_what_is_missing_is_said_in_words(absent: str, missing: str) -> None:
+    assert what_is_missing(absent) == missing
+
+
+def test_loopback_has_no_neighbours() -> None:
+    (loopback,) = [each for each in interfaces() if each.name == "lo"]
+    assert (loopback.is_up, loopback.has_multicast) == (True, False)
+
+
+def test_waiting_for_changes_ends_without_one() -> None:
+    with InterfaceChanges() as changes:
+        began = time.monotonic()
+        changes.wait(0.05)
+        assert 0.04 < time.monotonic() - began < 5

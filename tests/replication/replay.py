@@ -63,6 +63,11 @@ def blob_content(blob: dict[str, Any]) -> bytes:
     return b"".join(pieces)[:length]
 
 
+def current_version(rev: str) -> str:
+    """Return what a `rev` calls what a `changes` may name by its whole vector."""
+    return rev.partition(";")[0].partition(",")[0]
+
+
 def messages(connection: dict[str, Any], blobs: dict[str, Any]) -> list[RecordedMessage | Mark]:
     """Join the frames of both sides to messages, in the order of their last frames."""
     open_messages: dict[tuple[str, str, int], RecordedMessage] = {}
@@ -295,7 +300,7 @@ class Replay:
             answers = json.loads(reply.body or b"[]")
             for place, entry in enumerate(json.loads(request.body)):
                 want = answers[place] if place < len(answers) else 0
-                self.wants[path, entry[1], entry[2]] = want
+                self.wants[path, entry[1], current_version(entry[2])] = want
 
     # --- the client's replies ------------------------------------------------------------
 
@@ -320,12 +325,14 @@ class Replay:
             like = self._recorded_request_like(message)
             return like is not None and like.number in self.reached
         path = self._path(message.properties)
-        return all((path, e[1], e[2]) in self.wants for e in json.loads(message.body))
+        entries = json.loads(message.body)
+        return all((path, e[1], current_version(e[2])) in self.wants for e in entries)
 
     def _answer(self, message: Message) -> None:
         if message.profile == "changes":
             path = self._path(message.properties)
-            wants = [self.wants[path, e[1], e[2]] for e in json.loads(message.body)]
+            entries = json.loads(message.body)
+            wants = [self.wants[path, e[1], current_version(e[2])] for e in entries]
             self.end.answer(message, orjson.dumps(wants), {"maxHistory": "50", "deltas": "true"})
             return
         recorded = self._recorded_request_like(message)

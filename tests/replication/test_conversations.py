@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 
 from edgesync.documents.store_calls import SetCheckpoint
-from tests.loopback import Store
+from tests.loopback import Message, Store
+from tests.replication.conftest import Fixture
 from tests.replication.replay import Replay
+from tests.replication.test_incoming_revs import is_success, stored
+from tests.replication.test_replicator import error
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 R1 = "1-11aa22bb33cc44dd55ee66ff7788990011223344"
 R2 = "2-5566778899aabbccddeeff001122334455667788"
+THEIRS = "1860020000000000@EBESExQVFhcYGRobHB0eHw"
+OURS = "1860010000000000@AAECAwQFBgcICQoLDA0ODw"
 SERVER = "1-0123456789abcdef0123456789abcdef01234567"
 
 
@@ -67,10 +72,11 @@ BEFORE: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     ),
     "checkpoint revision mismatch": ({}, state()),
     "read-only server": ({"read_only": True}, state()),
-}
-LATER = {
-    "4.x client": "version vectors are not spoken yet",
-    "branch switch of a 3.3/3.4 client": "branch switches are not taken yet",
+    "4.x client": (
+        {},
+        state(document("doc", 4, "2-bb", "1-aa", vector=f"{THEIRS}; {OURS}", body={"a": 2})),
+    ),
+    "branch switch of a 3.3/3.4 client": ({}, state(document("switch", 1, R2, R1))),
 }
 
 
@@ -99,8 +105,8 @@ def as_frames(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def test_every_conversation_is_replayed_or_waits_for_a_reason() -> None:
-    assert {c["name"] for c in conversations()} == BEFORE.keys() | LATER.keys()
+def test_every_conversation_is_replayed() -> None:
+    assert {c["name"] for c in conversations()} == BEFORE.keys()
 
 
 @pytest.mark.parametrize("name", sorted(BEFORE))
@@ -122,3 +128,42 @@ def test_conversation(name: str, tmp_path: Path) -> None:
     replay.check_answers()
     replay.check_revs()
     store.close()
+
+
+def switch(fixture: Fixture, **more: str) -> Message | None:
+    """Push a revision that does not descend from ours."""
+    fixture.put("switch", R2, R1)
+    properties = {"Profile": "rev", "id": "switch", "rev": "3-fe", "sequence": "9"}
+    history = {"history": f"2-fe,{R1}"}
+    end = fixture.end()
+    return end.reply_to(end.send({**properties, **history, **more}, b'{"merged":true}'))
+
+
+def test_branch_switch_closes_our_branch_with_the_clients_tombstone(fixture: Fixture) -> None:
+    assert is_success(switch(fixture, deleted_branch=f"3-dd,{R2}"))
+    found = stored(fixture, "switch")
+    assert found is not None
+    assert (found.rev_id, found.deleted, found.ancestors) == ("3-fe", False, ("2-fe", R1))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"deleted_branch": ""},
+        {"deleted_branch": "3-dd,2-ee"},
+        {"deleted_branch": R2},  # no tombstone on it
+        {"noconflicts": "1"},
+    ],
+)
+def test_branch_switch_that_does_not_close_our_branch_is_409(
+    fixture: Fixture, more: dict[str, str]
+) -> None:
+    assert error(switch(fixture, **more))[:2] == ("HTTP", 409)
+    found = stored(fixture, "switch")
+    assert found is not None
+    assert found.rev_id == R2
+
+
+def test_malformed_closed_branch_is_400(fixture: Fixture) -> None:
+    assert error(switch(fixture, deleted_branch=f"nonsense,{R2}"))[:2] == ("HTTP", 400)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -22,6 +22,7 @@ from edgesync.documents.store_calls import (
     FinishBlob,
     Inserted,
     InsertRev,
+    InsertVersion,
     PurgeDocument,
     ReadChanges,
     ReadRev,
@@ -31,6 +32,7 @@ from edgesync.documents.store_calls import (
     StoreDone,
     StoredRev,
 )
+from edgesync.documents.version_vector import parse_identity
 from edgesync.errors import EdgeSyncError
 from edgesync.limits import Limits
 from edgesync.storage.engine import Engine
@@ -41,6 +43,16 @@ AT_ONCE = Limits(commit_delay_s=0.0)
 """Tests that ask one thing at a time need not wait for company."""
 
 
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Store:
     """A database; collections default to the default one."""
 
@@ -49,9 +61,10 @@ class Store:
         folder: Path,
         limits: Limits = AT_ONCE,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = time.monotonic,
     ) -> None:
         self._woken = threading.Event()
-        self.engine = Engine.open(folder, limits, self._woken.set, clock)
+        self.engine = Engine.open(folder, limits, self._woken.set, clock, uptime)
         self.client = self.engine.connect(self._take)
         self.committed: list[Committed] = []
         self.engine.add_commit_listener(self.committed.append)
@@ -132,10 +145,38 @@ class Store:
             lambda i: SaveRev(i, collection, doc_id, parent_rev, body, deleted, ()), Inserted
         )
 
-    def read(self, doc_id: str, collection: str = DEFAULT_COLLECTION) -> StoredRev | None:
-        found: object = self.ask(lambda i: ReadRev(i, collection, doc_id))
+    def push(
+        self,
+        doc_id: str,
+        version: str,
+        body: bytes = b"{}",
+        *,
+        deleted: bool = False,
+        blobs: tuple[str, ...] = (),
+        collection: str = DEFAULT_COLLECTION,
+    ) -> Inserted:
+        """Insert a revision of a client with vectors."""
+        return self.ask(
+            pushing(doc_id, version, body, deleted=deleted, blobs=blobs, collection=collection),
+            Inserted,
+        )
+
+    def read(
+        self, doc_id: str, collection: str = DEFAULT_COLLECTION, *, known: Iterable[str] = ()
+    ) -> StoredRev | None:
+        found: object = self.ask(lambda i: ReadRev(i, collection, doc_id, frozenset(known)))
         assert found is None or isinstance(found, StoredRev)
         return found
+
+    def as_tree(self, doc_id: str) -> tuple[object, ...] | None:
+        """Return what a client without vectors gets of a document."""
+        found = self.read(doc_id)
+        return found[:6] if found is not None else None
+
+    def vector_of(self, doc_id: str, collection: str = DEFAULT_COLLECTION) -> str:
+        found = self.read(doc_id, collection)
+        assert found is not None
+        return found.vector
 
     def rev_of(self, doc_id: str) -> str | None:
         found = self.read(doc_id)
@@ -189,3 +230,17 @@ def inserting(
     """Return what makes the call, for `ask_all`."""
     revs = tuple(RevID(text) for text in history.split())
     return lambda i: InsertRev(i, collection, doc_id, revs, body, deleted, blobs)
+
+
+def pushing(
+    doc_id: str,
+    version: str,
+    body: bytes = b"{}",
+    *,
+    deleted: bool = False,
+    blobs: tuple[str, ...] = (),
+    collection: str = DEFAULT_COLLECTION,
+) -> Callable[[int], StoreCall]:
+    """Return what makes the call for a version vector, perhaps with tree IDs behind it."""
+    identity = parse_identity(version)
+    return lambda i: InsertVersion(i, collection, doc_id, identity, body, deleted, blobs)

@@ -22,8 +22,8 @@ def test_feed_tells_what_a_document_is_now(store: Store) -> None:
     store.insert("a", "2-cc 1-aa", b'{"x":22}')
     page = store.changes()
     assert page.changes == (
-        Change(2, "b", RevID("2-bb"), True, 2),
-        Change(3, "a", RevID("2-cc"), False, 8),
+        Change(2, "b", RevID("2-bb"), True, 2, store.vector_of("b")),
+        Change(3, "a", RevID("2-cc"), False, 8, store.vector_of("a")),
     )
 
 

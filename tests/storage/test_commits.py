@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,26 +17,23 @@ from edgesync.documents.store_calls import (
     SetExpiration,
     StoreCall,
 )
+from edgesync.documents.version_vector import parse_vector
 from edgesync.errors import CollectionNotFoundError
 from edgesync.limits import Limits
+from edgesync.storage.blobs import BlobFiles
 from edgesync.storage.commits import MAX_SLEEP_S, Answer, Commits
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.storage.store import Clock
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture
 def commits(tmp_path: Path, clock: Clock) -> Iterator[Commits]:
-    opened = Commits(tmp_path / "x.sqlite3", lambda _: True, Limits(), clock)
+    blobs = BlobFiles(tmp_path / "blobs")
+    opened = Commits(tmp_path / "x.sqlite3", blobs, Limits(), clock, time.monotonic)
     yield opened
     opened.close()
 
@@ -75,6 +74,21 @@ def test_sequences_of_a_failed_transaction_are_not_reused(commits: Commits) -> N
     assert outcome.answers == [("1-aa", 3, True)]
     assert outcome.committed is not None
     assert outcome.committed.sequences == {DEFAULT_COLLECTION: 3}
+
+
+def test_times_of_a_failed_transaction_are_not_reused(commits: Commits, tmp_path: Path) -> None:
+    carry_out(commits, insert("a"))
+    let_no_page_be_added(commits)
+    with pytest.raises(sqlite3.OperationalError):
+        carry_out(commits, insert("b"), insert("c", 100_000))
+    commits.roll_back()
+    carry_out(commits, insert("d"))
+    with closing(sqlite3.connect(tmp_path / "x.sqlite3")) as connection:
+        vectors = connection.execute("SELECT vector FROM document ORDER BY sequence").fetchall()
+        (clock,) = connection.execute("SELECT value FROM info WHERE key = 'clock'").fetchone()
+    times = [parse_vector(vector).current.time for (vector,) in vectors]
+    assert times[1] == times[0] + 3
+    assert clock == times[1]
 
 
 def test_rolling_back_nothing_is_harmless(commits: Commits) -> None:

@@ -224,7 +224,7 @@ def test_documents_survive_reopening(folder: Path) -> None:
     with Store(folder) as store:
         store.insert("a", "2-bb 1-aa", b'{"x":1}')
     with Store(folder) as store:
-        assert store.read("a") == ("a", "2-bb", 1, False, b'{"x":1}', ("1-aa",))
+        assert store.as_tree("a") == ("a", "2-bb", 1, False, b'{"x":1}', ("1-aa",))
 
 
 def test_open_database_cannot_be_opened_again(folder: Path) -> None:

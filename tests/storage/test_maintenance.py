@@ -19,6 +19,7 @@ from edgesync.documents.store_calls import (
     StoreDone,
     Verify,
 )
+from edgesync.documents.version_vector import Order, compare, parse_vector
 from edgesync.errors import StoreClosedError, StoreError
 from edgesync.storage.blobs import BlobFiles
 from tests.storage.store import Store, inserting
@@ -50,7 +51,7 @@ def test_backup_is_a_database_with_all_there_is(store: Store, tmp_path: Path) ->
     store.ask(lambda i: SetCheckpoint(i, "cp", "", b"state"))
     backup(store, tmp_path / "copy")
     with Store(tmp_path / "copy") as copy:
-        assert copy.read("a") == ("a", "2-bb", 1, False, b'{"x":1}', ("1-aa",))
+        assert copy.as_tree("a") == ("a", "2-bb", 1, False, b'{"x":1}', ("1-aa",))
         assert copy.read("b", "s.c") is not None
         assert copy.ask(lambda i: GetCheckpoint(i, "cp")) == Checkpoint("1-cc", b"state")
         assert copy.ask(lambda i: ReadBlob(i, DIGEST, 0, 99)) == BlobPiece(CONTENT, True)
@@ -100,6 +101,30 @@ def test_copy_gets_identities_of_its_own(store: Store, folder: Path, tmp_path: P
             (row,) = connection.execute("SELECT value FROM info WHERE key = 'source_id'")
             found.append(row[0])
     assert found[0] != found[1]
+
+
+def test_copy_s_edits_are_its_own_and_newer(store: Store, tmp_path: Path) -> None:
+    """Also if its clock is behind what the original gave out."""
+    store.insert("a", "1-aa")
+    backup(store, tmp_path / "copy")
+    original = parse_vector(store.vector_of("a"))
+    with Store(tmp_path / "copy", clock=lambda: 1000.0) as copy:
+        assert copy.vector_of("a") == str(original)
+        copy.insert("a", "2-bb 1-aa")
+        copied = parse_vector(copy.vector_of("a"))
+    assert compare(copied, original) is Order.NEWER
+    assert copied.current.source != original.current.source
+    assert copied.current.time > original.current.time
+
+
+def test_copy_and_original_conflict_when_both_go_on(store: Store, tmp_path: Path) -> None:
+    store.insert("a", "1-aa")
+    backup(store, tmp_path / "copy")
+    with Store(tmp_path / "copy") as copy:
+        copy.insert("a", "2-bb 1-aa")
+        store.insert("a", "2-cc 1-aa")
+        vectors = parse_vector(copy.vector_of("a")), parse_vector(store.vector_of("a"))
+    assert compare(*vectors) is Order.CONFLICT
 
 
 def test_backup_does_not_write_over_anything(store: Store, tmp_path: Path) -> None:

@@ -21,14 +21,14 @@ from edgesync.errors import (
     NotFoundError,
 )
 from edgesync.limits import Limits
-from tests.storage.store import Store, inserting
+from tests.storage.store import Clock, Store, inserting
 
 # --- inserting a peer's revisions -------------------------------------------------
 
 
 def test_inserted_revision_is_read_back(store: Store) -> None:
     store.insert("a", "1-aa", b'{"x": 1}')
-    assert store.read("a") == ("a", "1-aa", 1, False, b'{"x": 1}', ())
+    assert store.as_tree("a") == ("a", "1-aa", 1, False, b'{"x": 1}', ())
 
 
 def test_body_keeps_its_bytes(store: Store) -> None:
@@ -45,19 +45,19 @@ def test_absent_document_is_none(store: Store) -> None:
 
 def test_first_revision_may_bring_a_history(store: Store) -> None:
     store.insert("a", "3-cc 2-bb 1-aa")
-    assert store.read("a") == ("a", "3-cc", 1, False, b"{}", ("2-bb", "1-aa"))
+    assert store.as_tree("a") == ("a", "3-cc", 1, False, b"{}", ("2-bb", "1-aa"))
 
 
 def test_child_replaces_its_parent(store: Store) -> None:
     store.insert("a", "1-aa", b'{"x":1}')
     store.insert("a", "2-bb 1-aa", b'{"x":2}')
-    assert store.read("a") == ("a", "2-bb", 2, False, b'{"x":2}', ("1-aa",))
+    assert store.as_tree("a") == ("a", "2-bb", 2, False, b'{"x":2}', ("1-aa",))
 
 
 def test_descendant_brings_the_revisions_between(store: Store) -> None:
     store.insert("a", "1-aa")
     store.insert("a", "4-dd 3-cc 2-bb 1-aa")
-    assert store.read("a") == ("a", "4-dd", 2, False, b"{}", ("3-cc", "2-bb", "1-aa"))
+    assert store.as_tree("a") == ("a", "4-dd", 2, False, b"{}", ("3-cc", "2-bb", "1-aa"))
 
 
 def test_current_revision_again_is_not_new(store: Store) -> None:
@@ -75,7 +75,7 @@ def test_known_revision_makes_no_change(store: Store) -> None:
     store.insert("a", "2-bb 1-aa", b'{"x":2}')
     store.insert("a", "1-aa", b'{"x":1}')
     assert store.changes().last_sequence == 1
-    assert store.read("a") == ("a", "2-bb", 1, False, b'{"x":2}', ("1-aa",))
+    assert store.as_tree("a") == ("a", "2-bb", 1, False, b'{"x":2}', ("1-aa",))
 
 
 def test_sibling_of_the_current_revision_conflicts(store: Store) -> None:
@@ -110,19 +110,19 @@ def test_conflict_does_not_spoil_its_neighbours(store: Store) -> None:
 
 def test_one_document_may_change_twice_in_a_transaction(store: Store) -> None:
     store.ask_all([inserting("a", "1-aa"), inserting("a", "2-bb 1-aa")])
-    assert store.read("a") == ("a", "2-bb", 2, False, b"{}", ("1-aa",))
+    assert store.as_tree("a") == ("a", "2-bb", 2, False, b"{}", ("1-aa",))
 
 
 def test_tombstone_is_stored_like_any_revision(store: Store) -> None:
     store.insert("a", "1-aa", b'{"x":1}')
     store.insert("a", "2-bb 1-aa", b'{"why":"old"}', deleted=True)
-    assert store.read("a") == ("a", "2-bb", 2, True, b'{"why":"old"}', ("1-aa",))
+    assert store.as_tree("a") == ("a", "2-bb", 2, True, b'{"why":"old"}', ("1-aa",))
 
 
 def test_new_document_over_a_tombstone_begins_anew(store: Store) -> None:
     store.insert("a", "2-bb 1-aa", deleted=True)
     store.insert("a", "1-cc", b'{"x":1}')
-    assert store.read("a") == ("a", "1-cc", 2, False, b'{"x":1}', ())
+    assert store.as_tree("a") == ("a", "1-cc", 2, False, b'{"x":1}', ())
 
 
 def test_revisions_of_the_old_branch_stay_known(store: Store) -> None:
@@ -135,7 +135,7 @@ def test_old_tombstone_wins_again_when_it_is_higher(store: Store) -> None:
     store.insert("a", "3-bb 2-aa", b'{"old":1}', deleted=True)
     store.insert("a", "1-cc", b'{"x":1}')
     assert store.insert("a", "2-dd 1-cc", deleted=True) == ("2-dd", 3, True)
-    assert store.read("a") == ("a", "3-bb", 3, True, b'{"old":1}', ("2-aa",))
+    assert store.as_tree("a") == ("a", "3-bb", 3, True, b'{"old":1}', ("2-aa",))
 
 
 def test_losing_tombstone_may_be_undeleted(store: Store) -> None:
@@ -143,7 +143,7 @@ def test_losing_tombstone_may_be_undeleted(store: Store) -> None:
     store.insert("a", "1-cc")
     store.insert("a", "2-dd 1-cc", deleted=True)
     store.insert("a", "3-ee 2-dd", b'{"x":1}')
-    assert store.read("a") == ("a", "3-ee", 4, False, b'{"x":1}', ("2-dd", "1-cc"))
+    assert store.as_tree("a") == ("a", "3-ee", 4, False, b'{"x":1}', ("2-dd", "1-cc"))
 
 
 def test_losing_revision_is_known_afterwards(store: Store) -> None:
@@ -157,7 +157,7 @@ def test_losing_branch_may_grow_under_a_current_tombstone(store: Store) -> None:
     store.insert("a", "5-bb", deleted=True)
     store.insert("a", "1-cc", deleted=True)
     store.insert("a", "2-dd 1-cc", deleted=True)
-    assert store.read("a") == ("a", "5-bb", 3, True, b"{}", ())
+    assert store.as_tree("a") == ("a", "5-bb", 3, True, b"{}", ())
 
 
 def test_history_is_pruned(folder: Path) -> None:
@@ -183,7 +183,7 @@ def test_pruning_keeps_old_tombstones(folder: Path) -> None:
 def test_history_of_a_new_document_is_cut_to_the_depth(folder: Path) -> None:
     with Store(folder, Limits(commit_delay_s=0, max_revs_depth=3)) as store:
         store.insert("a", "5-ee 4-dd 3-cc 2-bb 1-aa")
-        assert store.read("a") == ("a", "5-ee", 1, False, b"{}", ("4-dd", "3-cc"))
+        assert store.as_tree("a") == ("a", "5-ee", 1, False, b"{}", ("4-dd", "3-cc"))
 
 
 def test_blobs_must_be_there_before_the_document(store: Store) -> None:
@@ -223,7 +223,7 @@ def test_saved_revision_is_named_by_its_content(store: Store) -> None:
 def test_saved_child_has_its_parent_as_ancestor(store: Store) -> None:
     first = store.save("a", None, b'{"x":1}')
     second = store.save("a", first.rev_id, b'{"x":2}')
-    assert store.read("a") == ("a", second.rev_id, 2, False, b'{"x":2}', (first.rev_id,))
+    assert store.as_tree("a") == ("a", second.rev_id, 2, False, b'{"x":2}', (first.rev_id,))
 
 
 def test_saving_without_parent_over_a_document_conflicts(store: Store) -> None:
@@ -254,7 +254,7 @@ def test_saving_the_same_again_is_not_new(store: Store) -> None:
 def test_tombstone_is_saved_over_its_parent(store: Store) -> None:
     first = store.save("a", None, b'{"x":1}')
     tombstone = store.save("a", first.rev_id, deleted=True)
-    assert store.read("a") == ("a", tombstone.rev_id, 2, True, b"{}", (first.rev_id,))
+    assert store.as_tree("a") == ("a", tombstone.rev_id, 2, True, b"{}", (first.rev_id,))
 
 
 def test_deleting_twice_is_not_new(store: Store) -> None:
@@ -266,7 +266,7 @@ def test_deleting_twice_is_not_new(store: Store) -> None:
 def test_saving_over_a_tombstone_makes_it_the_parent(store: Store) -> None:
     store.insert("a", "2-bb 1-aa", deleted=True)
     saved = store.save("a", None, b'{"x":1}')
-    assert store.read("a") == ("a", saved.rev_id, 2, False, b'{"x":1}', ("2-bb", "1-aa"))
+    assert store.as_tree("a") == ("a", saved.rev_id, 2, False, b'{"x":1}', ("2-bb", "1-aa"))
 
 
 @pytest.mark.parametrize("parent", [None, "1-aa"])
@@ -287,8 +287,12 @@ def test_deleted_document_cannot_be_deleted(store: Store) -> None:
 def test_current_revs_are_parallel_to_the_question(store: Store) -> None:
     store.insert("a", "1-aa")
     store.insert("b", "2-bb", deleted=True)
-    found: object = store.ask(lambda i: FindCurrentRevs(i, DEFAULT_COLLECTION, ("b", "x", "a")))
-    assert found == (CurrentRev(RevID("2-bb"), True), None, CurrentRev(RevID("1-aa"), False))
+    found = store.ask(lambda i: FindCurrentRevs(i, DEFAULT_COLLECTION, ("b", "x", "a")), tuple)
+    assert found == (
+        CurrentRev(RevID("2-bb"), True, store.vector_of("b")),
+        None,
+        CurrentRev(RevID("1-aa"), False, store.vector_of("a")),
+    )
 
 
 def test_live_documents_are_listed_by_id(store: Store) -> None:
@@ -332,16 +336,8 @@ def test_purging_what_is_not_there_does_nothing(store: Store) -> None:
     assert store.purge("a") is False
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_expired_document_is_not_there(folder: Path) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     with Store(folder, clock=clock) as store:
         store.insert("a", "1-aa")
         assert store.expire("a", 1005.0) is True
@@ -356,17 +352,17 @@ def test_expired_document_is_not_there(folder: Path) -> None:
 
 
 def test_expired_document_may_be_made_anew(folder: Path) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     with Store(folder, clock=clock) as store:
         store.insert("a", "2-bb 1-aa")
         store.expire("a", 1005.0)
         clock.now = 1006.0
         assert store.insert("a", "1-cc") == ("1-cc", 2, True)
-        assert store.read("a") == ("a", "1-cc", 2, False, b"{}", ())
+        assert store.as_tree("a") == ("a", "1-cc", 2, False, b"{}", ())
 
 
 def test_expiration_outlives_a_change(folder: Path) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     with Store(folder, clock=clock) as store:
         store.insert("a", "1-aa")
         store.expire("a", 1005.0)
@@ -376,7 +372,7 @@ def test_expiration_outlives_a_change(folder: Path) -> None:
 
 
 def test_expiration_can_be_taken_back(folder: Path) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     with Store(folder, clock=clock) as store:
         store.insert("a", "1-aa")
         store.expire("a", 1005.0)

@@ -1,0 +1,412 @@
+"""What the service runs: databases and listeners, made as the configuration says."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import gevent
+from gevent.lock import RLock
+
+from edgesync import (
+    Database,
+    KeyStore,
+    ListenerCertificateAuthenticator,
+    ListenerPasswordAuthenticator,
+    TLSIdentity,
+    URLEndpointListener,
+    URLEndpointListenerConfiguration,
+)
+from edgesync.daemon.config import DatabaseConfig, ListenerConfig, ServiceConfig
+from edgesync.daemon.unlocking import ServiceKeys
+from edgesync.errors import (
+    CollectionNotFoundError,
+    ConfigurationError,
+    EdgeSyncError,
+    IdentityError,
+    IdentityNotFoundError,
+    InvalidNameError,
+    KeyStoreError,
+    ListenerError,
+    StoreDamagedError,
+    StoreVersionError,
+    UnknownNameError,
+)
+
+log: Final = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S: Final = 9.0  # clients may take 5 s to answer a CLOSE; the promise is 10 s
+DATABASE_SUFFIX: Final = ".edgesync"
+REPLACED_SUFFIX: Final = ".replaced"
+
+
+class Service:
+    """The databases and listeners of a configuration.
+
+    A database that is damaged does not keep the others from being served: it and
+    its listeners are told of, with the reason, until a backup is put back.
+
+    Attributes:
+        databases: Those that are open, by name.
+        closed_databases: Why others are not.
+        listeners: Those that could be made, by name.
+        idle_listeners: Why others, or those, do not serve.
+        on_change: Called when listeners were started or made anew.
+    """
+
+    def __init__(self, config: ServiceConfig, folder: Path, keys: ServiceKeys) -> None:
+        """Use `Service.build`."""
+        self._config = config
+        self._keys = keys
+        self._making = RLock()
+        self._folder = folder
+        self.databases: dict[str, Database] = {}
+        self.closed_databases: dict[str, str] = {}
+        self.listeners: dict[str, URLEndpointListener] = {}
+        self.idle_listeners: dict[str, str] = {}
+        self._identities: dict[str, TLSIdentity | None] = {}
+        self.on_change: list[Callable[[], None]] = []
+
+    @classmethod
+    def build(cls, config: ServiceConfig, folder: Path, keys: ServiceKeys) -> Service:
+        """Open the databases and make the listeners.
+
+        Those databases are opened, too, that are in the folder without being
+        configured, as they were made by command.
+
+        Raises:
+            ConfigurationError: The configuration asks for what cannot be.
+            StoreError: A database cannot be opened, and is not damaged.
+        """
+        service = cls(config, folder, keys)
+        _finish_replacements(folder)
+        with ExitStack() as undo:
+            undo.callback(service._close_databases)
+            for wanted in (*config.databases, *_others(config, folder)):
+                service._open(wanted)
+            for listener in config.listeners:
+                service._make(listener)
+            undo.pop_all()
+        service._watch_keys()
+        return service
+
+    def start(self) -> None:
+        """Start all listeners.
+
+        Raises:
+            ListenerError: One cannot start.
+        """
+        for name, listener in self.listeners.items():
+            try:
+                listener.start(wait=True)
+            except (KeyStoreError, IdentityError) as error:
+                self._note_idle(name, error)
+
+    def stop(self) -> None:
+        """Close all connections with 1001, then the databases.
+
+        Raises:
+            EdgeSyncError: It takes longer than the promised time.
+        """
+        # All listeners at once: each waits for its clients.
+        late = EdgeSyncError("the service did not stop in time", hint="see the log")
+        with gevent.Timeout(STOP_TIMEOUT_S, late):
+            gevent.joinall([gevent.spawn(each.stop) for each in self.listeners.values()])
+            self._close_databases()
+
+    def summary(self) -> str:
+        """Return the state of the service in a line."""
+        statuses = [listener.status for listener in self.listeners.values()]
+        clients = sum(status.connection_count for status in statuses)
+        active = sum(status.active_connection_count for status in statuses)
+        return f"listeners: {len(statuses)}, clients: {clients}, of these active: {active}"
+
+    # --- the key store ---------------------------------------------------------------------
+
+    def unlock(self, passphrase: str) -> None:
+        """Open the key store, and start what waits for it.
+
+        Raises:
+            WrongUnlockKeyError: It was locked with another passphrase.
+            KeyStoreError: It cannot be opened.
+        """
+        self._keys.unlock(passphrase)
+        self._watch_keys()
+        self._start_what_waits()
+
+    def _watch_keys(self) -> None:
+        if self._keys.store is not None:
+            self._keys.store.on_change(self._look_again)
+
+    def _look_again(self, _label: str) -> None:
+        gevent.spawn(self._start_what_waits)  # who changes the key store does not wait for it
+
+    def _start_what_waits(self) -> None:
+        """Make and start the listeners that lacked the key store, or an identity in it."""
+        with self._making:
+            for wanted in self._config.listeners:
+                if wanted.name not in self.listeners:
+                    self._make(wanted)
+                    with suppress(EdgeSyncError):  # it is told of
+                        self._start(wanted.name)
+
+    # --- while it runs -------------------------------------------------------------------
+
+    def restart_listener(self, name: str) -> None:
+        """Stop and start a listener; clients come back by themselves.
+
+        Raises:
+            UnknownNameError: There is none of that name.
+            ListenerError: It could be stopped, and not started.
+        """
+        if name not in self.listeners:
+            raise UnknownNameError("listener", name, self.listeners)
+        self.listeners[name].stop()
+        self._start(name)
+
+    def create_database(self, name: str, collections: Sequence[str]) -> Database:
+        """Make a database; it is opened again with the service, configured or not.
+
+        Raises:
+            InvalidNameError: No database or collection may have that name.
+            StoreError: It cannot be made.
+        """
+        database = Database.open(name, directory=self._folder, limits=self._config.limits)
+        try:
+            for collection in collections:
+                database.create_collection(collection)
+        except EdgeSyncError:
+            database.delete()
+            raise
+        self.databases[name] = database
+        return database
+
+    def replace_database(self, name: str, copy: Path) -> None:
+        """Put a copy in the place of a database and serve it; put the old one back if it fails.
+
+        Its listeners stop meanwhile, and their clients come back by themselves.
+
+        Args:
+            name: Of the database; it may be one that could not be opened, or is not there.
+            copy: A database's folder on the same file system; it is moved.
+
+        Raises:
+            EdgeSyncError: The copy cannot be opened.
+        """
+        place = self._folder / f"{name}{DATABASE_SUFFIX}"
+        former = place.with_name(place.name + REPLACED_SUFFIX)
+        self._keep_identities(name)
+        if name in self.databases:
+            self.databases.pop(name).close()  # stops its listeners
+        shutil.rmtree(former, ignore_errors=True)
+        if place.exists():
+            place.rename(former)
+        try:
+            copy.rename(place)
+            self._open_again(name)
+            if name in self.closed_databases:
+                raise StoreDamagedError(self.closed_databases[name])
+        except (EdgeSyncError, OSError):
+            if former.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                former.rename(place)
+            self._open_again(name)
+            raise
+        gevent.get_hub().threadpool.apply(shutil.rmtree, (former,), {"ignore_errors": True})
+
+    def _keep_identities(self, database: str) -> None:
+        """Remember the certificates by which clients know the listeners of a database."""
+        for wanted in self._config.listeners:
+            listener = self.listeners.get(wanted.name)
+            if wanted.database == database and listener is not None:
+                self._identities[wanted.name] = listener.tls_identity
+
+    def _open_again(self, name: str) -> None:
+        known = {wanted.name: wanted for wanted in self._config.databases}
+        self._open(known.get(name, DatabaseConfig(name)))
+        for wanted in self._config.listeners:
+            if wanted.database == name:
+                self._make(wanted)
+                # It is told of, and no fault of the database.
+                with suppress(ListenerError, KeyStoreError, IdentityError):
+                    self._start(wanted.name)
+
+    def _start(self, name: str) -> None:
+        if name not in self.listeners:
+            return
+        try:
+            self.listeners[name].start(wait=True)
+            self.idle_listeners.pop(name, None)
+        except (ListenerError, KeyStoreError, IdentityError) as error:
+            self._note_idle(name, error)
+            raise
+        finally:
+            for told in self.on_change:
+                told()
+
+    # --- making ------------------------------------------------------------------------
+
+    def _open(self, wanted: DatabaseConfig) -> None:
+        try:
+            database = _opened(wanted, self._config, self._folder)
+        except (StoreDamagedError, StoreVersionError) as error:
+            log.error('database "%s" is not served: %s', wanted.name, error)
+            self.closed_databases[wanted.name] = str(error)
+            return
+        self.databases[wanted.name] = database
+        self.closed_databases.pop(wanted.name, None)
+        _make_collections(database, wanted, self._config)
+
+    def _make(self, wanted: ListenerConfig) -> None:
+        if (reason := self.closed_databases.get(wanted.database)) is not None:
+            self.listeners.pop(wanted.name, None)
+            self.idle_listeners[wanted.name] = f'database "{wanted.database}": {reason}'
+            return
+        try:
+            security = self._security(wanted)
+        except (KeyStoreError, IdentityError) as error:
+            self.listeners.pop(wanted.name, None)
+            self._note_idle(wanted.name, error)
+            return
+        database = self.databases[wanted.database]
+        self.listeners[wanted.name] = _listener(wanted, database, self._config, security)
+        self.idle_listeners.pop(wanted.name, None)
+
+    def _security(self, wanted: ListenerConfig) -> _Security:
+        """Return what a listener gets of the key store, and who may come in.
+
+        Raises:
+            KeyStoreError: It is locked, or cannot be read.
+            IdentityNotFoundError: The identity is not there.
+            ConfigurationError: A file with certificates cannot be used.
+        """
+        needs_keys = not wanted.disable_tls or wanted.authenticator == "password"
+        store = self._keys.opened() if needs_keys else None
+        authenticator = _authenticator(wanted, store, self._config.source)
+        identity = self._identities.get(wanted.name)
+        if store is not None and wanted.tls_identity is not None and not wanted.disable_tls:
+            identity = store.identity(label := wanted.tls_identity)
+            if identity is None:
+                missing = IdentityNotFoundError(label)
+                missing.hint = f'make it with "edgesync identity create {label}", or import it'
+                raise missing
+        return _Security(store, identity, authenticator)
+
+    def _note_idle(self, name: str, error: EdgeSyncError) -> None:
+        reason = f"{error}; {error.hint}" if error.hint else str(error)
+        if self.idle_listeners.get(name) != reason:
+            log.error('listener "%s" does not serve: %s', name, error)
+        self.idle_listeners[name] = reason
+
+    def _close_databases(self) -> None:
+        for database in self.databases.values():
+            database.close()
+
+
+class _Security(NamedTuple):
+    key_store: KeyStore | None
+    identity: TLSIdentity | None  # None: the anonymous one
+    authenticator: ListenerPasswordAuthenticator | ListenerCertificateAuthenticator | None
+
+
+def _authenticator(
+    wanted: ListenerConfig, store: KeyStore | None, source: str
+) -> ListenerPasswordAuthenticator | ListenerCertificateAuthenticator | None:
+    match wanted.authenticator:
+        case "certificate":
+            return _certificate_authenticator(wanted, source)
+        case "password":
+            assert store is not None  # the configuration was checked
+            return ListenerPasswordAuthenticator(store.check_password)
+        case _:
+            return None
+
+
+def _certificate_authenticator(
+    wanted: ListenerConfig, source: str
+) -> ListenerCertificateAuthenticator:
+    key = f"{source}: listener.{wanted.name}.client_roots"
+    contents = []
+    for path in wanted.client_roots:
+        try:
+            ListenerCertificateAuthenticator.from_pem(content := path.read_bytes())
+        except OSError as error:
+            raise ConfigurationError(
+                f"{key}: {path} cannot be read: {error.strerror}", hint="name another file"
+            ) from error
+        except IdentityError as error:
+            raise ConfigurationError(
+                f"{key}: {path}: {error}", hint="it must be PEM, with certificates"
+            ) from error
+        contents.append(content)
+    return ListenerCertificateAuthenticator.from_pem(*contents)
+
+
+def _finish_replacements(folder: Path) -> None:
+    """Undo or finish what a power cut interrupted in `Service.replace_database`."""
+    for former in folder.glob(f"*{DATABASE_SUFFIX}{REPLACED_SUFFIX}"):
+        place = former.with_suffix("")
+        if place.exists():
+            shutil.rmtree(former)
+        else:
+            former.rename(place)
+
+
+def _others(config: ServiceConfig, folder: Path) -> list[DatabaseConfig]:
+    """Return the databases of a folder that are not configured."""
+    configured = {database.name for database in config.databases}
+    found = sorted(path.stem for path in folder.glob(f"*{DATABASE_SUFFIX}") if path.is_dir())
+    return [DatabaseConfig(name) for name in found if name not in configured]
+
+
+def _opened(wanted: DatabaseConfig, config: ServiceConfig, folder: Path) -> Database:
+    try:
+        return Database.open(wanted.name, directory=folder, limits=config.limits)
+    except InvalidNameError as error:
+        raise ConfigurationError(
+            f"{config.source}: database.{wanted.name}: {error}", hint="choose another name"
+        ) from error
+
+
+def _make_collections(database: Database, wanted: DatabaseConfig, config: ServiceConfig) -> None:
+    for name in wanted.collections:
+        try:
+            database.create_collection(name)
+        except InvalidNameError as error:
+            raise ConfigurationError(
+                f"{config.source}: database.{wanted.name}.collections: {error}",
+                hint="choose another name",
+            ) from error
+
+
+def _listener(
+    wanted: ListenerConfig,
+    database: Database,
+    config: ServiceConfig,
+    security: _Security,
+) -> URLEndpointListener:
+    where = f"{config.source}: listener.{wanted.name}.collections"
+    try:
+        collections = [database.collection(name) for name in wanted.collections]
+    except (CollectionNotFoundError, InvalidNameError) as error:
+        raise ConfigurationError(
+            f"{where}: {error}", hint=f"list it in database.{database.name}.collections"
+        ) from error
+    return URLEndpointListener(
+        URLEndpointListenerConfiguration(
+            collections=collections or database.collections,
+            port=wanted.port,
+            network_interface=wanted.interface,
+            disable_tls=wanted.disable_tls,
+            tls_identity=security.identity,
+            authenticator=security.authenticator,
+            key_store=security.key_store,
+            enable_delta_sync=wanted.enable_delta_sync,
+            read_only=wanted.read_only,
+            limits=config.limits,
+        )
+    )

@@ -1,0 +1,1 @@
+"""Whole boxes in network namespaces of their own, joined by virtual cables."""
