@@ -1,12 +1,15 @@
-# make run, test, lint, bench: each sets up what it needs, once. PYTHON=... picks another interpreter.
+# make run, test, lint, bench, package, test-package: each sets up what it needs, once.
+# PYTHON=... picks another interpreter, ARCH=arm64 the processor to try the package for.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+ARCH ?= $(shell dpkg --print-architecture)
+DEBIAN_ROOT := build/debian-$(ARCH)
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench package test-package clean
 
 run: $(READY)
 	$(BIN)/edgesyncd
@@ -19,21 +22,39 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@# The unit's command is looked for on this machine, so it gets the one from here.
-	@if command -v systemd-analyze >/dev/null; then \
-	    dir=$$(mktemp -d) && trap 'rm -r "$$dir"' EXIT && \
-	    sed 's|/usr/bin/edgesyncd|$(CURDIR)/$(BIN)/edgesyncd|' systemd/edgesyncd.service \
-	        > "$$dir/edgesyncd.service" && \
-	    systemd-analyze verify "$$dir/edgesyncd.service" && echo "systemd units: ok"; \
+	@if command -v systemd-analyze >/dev/null; then systemd/check.sh "$(CURDIR)/$(BIN)/edgesyncd"; \
 	else echo "systemd units: not checked, systemd-analyze is missing"; fi
 
 bench: $(READY)
 	$(BIN)/python -m bench $(ARGS)
 
+package:
+	@$(call need,dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
+	    python3-wheel)
+	image-build/package.sh
+
+# On Debian 13 in namespaces of its own, with its systemd where the processor is this machine's.
+test-package: package $(READY) $(DEBIAN_ROOT)
+	EDGESYNC_PACKAGE=$$(ls dist/*.deb) EDGESYNC_DEBIAN_ROOT=$(DEBIAN_ROOT) \
+	    $(BIN)/pytest tests/packaging $(ARGS)
+
+$(DEBIAN_ROOT): image-build/debian-root.sh image-build/debian/control
+	@$(call need,mmdebstrap $(if $(filter-out $(shell dpkg --print-architecture),$(ARCH)),qemu-user-static))
+	image-build/debian-root.sh $(ARCH) $@
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis \
 	    .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -r {} +
+
+# Install Debian packages that are missing, or say which.
+need = missing=""; for each in $(1); do \
+	    dpkg-query -Wf '$${Status}' $$each 2>/dev/null | grep -q "ok installed" || \
+	        missing="$$missing $$each"; done; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ]; then \
+	    echo "installing$$missing" && apt-get update -q && apt-get install -y -q $$missing; \
+	else echo "missing:$$missing" >&2; exit 1; fi
 
 # netifaces comes as source: it needs a compiler and Python's headers.
 define MISSING

@@ -16,5 +16,6 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     dpkg-buildpackage --build=binary --unsigned-changes --unsigned-buildinfo >"$work/log" 2>&1 ||
     { cat "$work/log" >&2; exit 1; }
 mkdir -p "$root/dist"
+rm -f "$root"/dist/*.deb
 cp "$work"/*.deb "$root/dist/"
 ls -l "$root"/dist/*.deb

@@ -16,12 +16,9 @@ from hypothesis import strategies as st
 from tests.active_peer.__main__ import main
 from tests.active_peer.active_replicator import ActiveReplicator, DatabaseChanged
 from tests.active_peer.failures import Refusal, SyncError
-from tests.active_peer.folder import Folder, FolderError, file_name
 from tests.active_peer.joined import JoinedEnd, sync_joined
 from tests.active_peer.options import SyncOptions
-from tests.active_peer.peer_blobs import BlobReference, PeerBlobs
 from tests.active_peer.peer_database import KeepConflict, PeerDatabase
-from tests.active_peer.progress import Checkpoint, PullProgress
 from tests.active_peer.recorded_server import (
     RecordedServer,
     Recording,
@@ -387,16 +384,32 @@ def test_an_unknown_database_is_an_answer_404(server: Edgesyncd) -> None:
     assert caught.value.http_status == 404
 
 
+@pytest.mark.parametrize("protocol", ["2", "3", "4"])
 def test_the_command_moves_a_folder(
-    server: Edgesyncd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Edgesyncd, tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str
 ) -> None:
     (tmp_path / "from").mkdir()
     (tmp_path / "from" / "one.json").write_text('{"n": 1}')
-    there = [server.url, str(tmp_path / "to"), "--collection", "field.meters"]
-    assert main(["push", server.url, str(tmp_path / "from"), "--collection", "field.meters"]) == 0
+    about = ["--protocol", protocol]
+    if protocol != "2":
+        about += ["--collection", "field.meters"]
+    there = [server.url, str(tmp_path / "to"), *about]
+    assert main(["push", server.url, str(tmp_path / "from"), *about]) == 0
     assert main(["pull", *there]) == 0
     assert json.loads((tmp_path / "to" / "one.json").read_text()) == {"n": 1}
-    assert "1 pulled" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 pulled" in told
+    assert f"CBMobile_{protocol}" in told
+
+
+def test_the_command_takes_no_way_back_from_versions(
+    server: Edgesyncd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.json").write_text("{}")
+    assert main(["sync", server.url, str(tmp_path), "--protocol", "4"]) == 0
+    assert main(["sync", server.url, str(tmp_path), "--protocol", "4"]) == 0
+    assert main(["sync", server.url, str(tmp_path)]) == 1
+    assert "was synchronised in protocol 4" in capsys.readouterr().err
 
 
 def test_the_command_fails_on_a_certificate_that_is_not_pinned(
@@ -405,105 +418,3 @@ def test_the_command_fails_on_a_certificate_that_is_not_pinned(
     with Edgesyncd(tmp_path / "server", tls=True) as server:
         assert main(["pull", server.url, str(tmp_path / "to"), "--fingerprint", "00:11"]) == 1
     assert "is not the pinned one" in capsys.readouterr().err
-
-
-# --- parts --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "body"),
-    [
-        (Checkpoint(), {"time": 9}),
-        (Checkpoint(3), {"time": 9, "local": 3}),
-        (Checkpoint(3, frozenset({2})), {"time": 9, "local": 1, "localCompleted": [0, 2, 3, 1]}),
-        (Checkpoint(4, frozenset({1, 4})), {"time": 9, "local": 0, "localCompleted": [0, 1, 2, 2]}),
-        (Checkpoint(1, frozenset(), 7), {"time": 9, "local": 1, "remote": 7}),
-    ],
-)
-def test_a_checkpoint_lists_what_is_done(checkpoint: Checkpoint, body: dict[str, object]) -> None:
-    assert json.loads(checkpoint.encode(9)) == body
-
-
-def test_a_checkpoint_says_less_after_a_hole_at_its_end() -> None:
-    decoded = Checkpoint.decode(Checkpoint(4, frozenset({1, 4})).encode(9))
-    assert decoded == Checkpoint(3, frozenset({1}))
-
-
-def test_two_checkpoints_agree_on_what_both_have_done() -> None:
-    ours, theirs = Checkpoint(9, frozenset({3, 8}), 5), Checkpoint(6, frozenset({2}), 7)
-    assert ours.agree(theirs) == Checkpoint(6, frozenset({2, 3}), 5)
-
-
-def test_the_pull_stands_before_the_first_unfinished_sequence() -> None:
-    progress = PullProgress(1)
-    for sequence in (2, 4, 7):
-        progress.announce(sequence)
-    progress.finish(4)
-    assert progress.done == 1
-    progress.finish(2)
-    assert progress.done == 4
-
-
-def test_a_blob_with_other_content_is_not_kept(tmp_path: Path) -> None:
-    for blobs in (PeerBlobs(), PeerBlobs(tmp_path)):
-        digest, length = PeerBlobs().add(b"right")
-        writer = blobs.writer()
-        writer.write(b"wrong")
-        assert not blobs.finish(writer, BlobReference(digest, length, False))
-        assert digest not in blobs
-    assert list(tmp_path.iterdir()) == []
-
-
-# --- folders ------------------------------------------------------------------------
-
-
-def test_a_pulled_folder_has_equal_documents(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "from").mkdir()
-    (tmp_path / "to").mkdir()
-    bodies = {"plain.json": {"a": 1.0}, "Füllstand.json": {"ü": "☃"}, "a%2Fb.json": {}}
-    for name, body in bodies.items():
-        (tmp_path / "from" / name).write_text(json.dumps(body))
-    pushing = Folder(tmp_path / "from", "_default")
-    assert pushing.take_edits() == 3
-    sync_joined(store, pushing.database)
-    pulling = Folder(tmp_path / "to", "_default")
-    sync_joined(store, pulling.database)
-    assert pulling.write_back() == 3
-    found = {f.name: json.loads(f.read_text()) for f in (tmp_path / "to").glob("*.json")}
-    assert found == bodies
-
-
-def test_an_edited_folder_pushes_the_edits_alone(store: Store, tmp_path: Path) -> None:
-    for name in ("stays", "edited", "removed"):
-        (tmp_path / f"{name}.json").write_text("{}")
-    folder = Folder(tmp_path, "_default")
-    folder.take_edits()
-    sync_joined(store, folder.database)
-    folder.save()
-    (tmp_path / "edited.json").write_text('{"edited": true}')
-    (tmp_path / "removed.json").unlink()
-    again = Folder(tmp_path, "_default")
-    assert again.take_edits() == 2
-    assert sync_joined(store, again.database).pushed == 2
-    other = PeerDatabase()
-    sync_joined(store, other)
-    assert other.default_collection.ids() == ["edited", "stays"]
-
-
-def test_a_folder_belongs_to_one_collection(tmp_path: Path) -> None:
-    Folder(tmp_path, "a.b").save()
-    with pytest.raises(FolderError, match=r"holds documents of a\.b"):
-        Folder(tmp_path, "a.c")
-
-
-def test_a_file_that_is_no_object_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "bad.json").write_text("[1]")
-    with pytest.raises(FolderError, match=r"bad\.json is no JSON object"):
-        Folder(tmp_path, "_default").take_edits()
-
-
-@pytest.mark.parametrize("doc_id", ["a/b", ".hidden", "100%", 'what?"', "é" * 120, "/" * 240])
-def test_any_document_id_gets_a_file_name(doc_id: str, tmp_path: Path) -> None:
-    (tmp_path / file_name(doc_id)).write_text("{}")
-    assert [file.name for file in tmp_path.iterdir()] == [file_name(doc_id)]
-    assert not file_name(doc_id).startswith(".")

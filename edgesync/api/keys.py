@@ -24,6 +24,7 @@ USAGES: Final[Mapping[str, KeyUsages]] = {
     "client": KeyUsages.CLIENT_AUTH,
     "authority": KeyUsages.CERTIFICATE_AUTHORITY,
 }
+MAX_DAYS: Final = 30_000  # a longer life than any board has
 PKCS12: Final = "application/x-pkcs12"
 
 
@@ -78,8 +79,8 @@ def _expiration(body: Mapping[str, object]) -> datetime | None:
     days = body.get("days")
     if days is None:
         return None
-    if not isinstance(days, int) or isinstance(days, bool) or not 0 < days <= 36_500:
-        raise RequestError('"days" must be 1 to 36500')
+    if not isinstance(days, int) or isinstance(days, bool) or not 0 < days <= MAX_DAYS:
+        raise RequestError(f'"days" must be 1 to {MAX_DAYS}')
     return datetime.now(UTC) + timedelta(days=days)
 
 

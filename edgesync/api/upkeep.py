@@ -47,6 +47,7 @@ from edgesync.limits import Limits
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
 
+
 log: Final = logging.getLogger(__name__)
 
 TAR: Final = "application/x-tar"

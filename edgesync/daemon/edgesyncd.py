@@ -25,7 +25,7 @@ from edgesync.api.client import find_socket, socket_to_serve, state_folder
 from edgesync.api.events import Events, RecentLog
 from edgesync.api.server import ApiServer
 from edgesync.api.upkeep import WORK_FOLDER
-from edgesync.daemon.config import EMBEDDED, ServiceConfig, read_config
+from edgesync.daemon.config import EMBEDDED, KeyStoreConfig, ServiceConfig, read_config
 from edgesync.daemon.follower import Follower
 from edgesync.daemon.hosted import Service
 from edgesync.daemon.systemd import (
@@ -73,16 +73,20 @@ def check(config: ServiceConfig) -> None:
     Raises:
         EdgeSyncError: What would stop the start, but for ports and interfaces.
     """
-    if config.key_store is not None and (
-        config.key_store.kind == "file" or CREDENTIALS in os.environ
-    ):
-        unlock_key(config.key_store, os.environ)
+    _check_unlock_key(config.key_store)
     # Identities are in the real key store; one that is missing keeps but its listener idle.
     listeners = tuple(replace(each, tls_identity=None) for each in config.listeners)
     with TemporaryDirectory(prefix="edgesyncd-check-") as folder:
         keys = ServiceKeys(None, Path(folder), os.environ, config.limits)
         keys.store = KeyStore.open(Path(folder) / KEYS_FOLDER, unlock=secrets.token_bytes(32))
         Service.build(replace(config, listeners=listeners), Path(folder), keys).stop()
+
+
+def _check_unlock_key(key_store: KeyStoreConfig | None) -> None:
+    if key_store is None or key_store.kind == "passphrase":
+        return
+    if key_store.kind == "file" or os.environ.get(CREDENTIALS):  # else it is for another place
+        unlock_key(key_store, os.environ)
 
 
 def serve(config: ServiceConfig, folder: Path, manager: ServiceManager, recent: RecentLog) -> None:

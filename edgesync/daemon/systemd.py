@@ -66,7 +66,7 @@ MESSAGE_IDS_OF_TEXTS: Final[Mapping[str, str]] = {
     "%s %s: a bug of ours": "2460dd0d8f924d28836c8b7b623146b5",
     "the network interfaces could not be followed": "2460dd0d8f924d28836c8b7b623146b5",
     "no further connections for the moment: %s": "caba218e55d449a2b401ec723939c740",
-    "%s: too many connections in their handshake; one is dropped": (
+    "%s: too many connections in their handshake; some are dropped": (
         "ec1195dc55b1407cb1cfd5a479d120d1"
     ),
     "%s: too many wrong passwords; more of them are not looked at": (

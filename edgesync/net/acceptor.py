@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,6 +32,7 @@ _BACKLOG: Final = 128
 _TRIES_FOR_A_COMMON_PORT: Final = 5
 _KILL_TIMEOUT_S: Final = 1.0
 _PAUSE_WITHOUT_DESCRIPTORS_S: Final = 0.5
+_QUIET_S: Final = 60.0  # between two warnings about a crowd
 _MAPPED_IPV4: Final = "::ffff:"
 
 
@@ -83,6 +85,7 @@ class Acceptor:
         self._port = port  # kept while no address is bound
         self._pending: dict[greenlet, str] = {}  # its address, in order of arrival
         self._admitted: Counter[str] = Counter()  # by address
+        self._warned_at = -_QUIET_S
 
     @property
     def port(self) -> int:
@@ -217,7 +220,9 @@ class Acceptor:
     def _make_room(self) -> None:
         while len(self._pending) >= self._limits.max_pending_connections:
             crowd = Counter(self._pending.values()).most_common(1)[0][0]
-            _log.warning("%s: too many connections in their handshake; one is dropped", crowd)
+            if time.monotonic() - self._warned_at >= _QUIET_S:
+                self._warned_at = time.monotonic()
+                _log.warning("%s: too many connections in their handshake; some are dropped", crowd)
             self._drop_pending(next(p for p, address in self._pending.items() if address == crowd))
 
     def _drop_pending(self, pending: greenlet) -> None:

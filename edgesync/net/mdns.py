@@ -64,6 +64,7 @@ _log = logging.getLogger(__name__)
 logging.getLogger("zeroconf").setLevel(logging.ERROR)
 
 SERVICE_TYPE: Final = "_edgesync._tcp.local."
+_MAX_INTERFACE_BYTES: Final = 16  # IFNAMSIZ
 _MAX_NAMES_TRIED: Final = 20  # then somebody claims every name there is
 _MAX_THREADS: Final = 8  # interfaces that change at once; others wait
 _IDLE_THREAD_S: Final = 10
@@ -230,11 +231,7 @@ class _Responder:
         if not self._zeroconf.engine.senders:
             raise OSError(f"no address of {place.interface} can be used")
         for each in chain(self._zeroconf.engine.readers, self._zeroconf.engine.senders):
-            device_socket: socket.socket = each.transport.get_extra_info("socket")
-            # Else it would answer what is asked in other networks, too.
-            device_socket.setsockopt(
-                socket.SOL_SOCKET, socket.SO_BINDTODEVICE, place.interface.encode()
-            )
+            _keep_to_interface(each.transport.get_extra_info("socket"), place.interface)
         self._zeroconf.add_listener(_ServiceRecords(self._note_claim), None)
 
     def _make_way(self, place: Place, wanted: Wanted) -> dict[str, int]:
@@ -388,6 +385,14 @@ def _zeroconf_on(places: Iterable[Place]) -> Zeroconf:
             address, _, zone = place.ipv6.partition("%")
             speaking.append(socket.if_nametoindex(zone) if zone else address)
     return Zeroconf(interfaces=speaking)
+
+
+def _keep_to_interface(sending: socket.socket, interface: str) -> None:
+    """Let a socket hear and speak in one network: it must not answer others."""
+    option, name = socket.SO_BINDTODEVICE, interface.encode()
+    # A link-local address binds, too, and to bind again takes a privilege.
+    if sending.getsockopt(socket.SOL_SOCKET, option, _MAX_INTERFACE_BYTES).strip(b"\0") != name:
+        sending.setsockopt(socket.SOL_SOCKET, option, name)
 
 
 # --- finding ----------------------------------------------------------------------

@@ -112,7 +112,7 @@ class PasswordChecks:
             return Verdict.WRONG
         digest = self._digest(credentials)
         failures = self._failures_of(address)
-        if digest not in self._known and failures.count >= self._limits.max_password_failures:
+        if digest not in self._known and failures.count + 1 > self._limits.max_password_failures:
             failures.warn(address)
             return Verdict.NOT_NOW
         failures.count += 1

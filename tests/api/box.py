@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgesync.api.client import ApiClient
+from edgesync.errors import ServiceNotRunningError
 from tests.integration.service import START_TIMEOUT_S, Service
 
 COLLECTIONS = 'collections = ["_default", "inventory.items"]'
@@ -52,13 +53,20 @@ class Box(Service):
         """Run it though its listener cannot serve; wait for its socket instead."""
         self.spawn()
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self.socket.exists():
+        while not self._answers():
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
         try:
             yield
         finally:
             self.kill()
+
+    def _answers(self) -> bool:
+        try:
+            self.client.status()
+        except ServiceNotRunningError:
+            return False
+        return True
 
     def connection(self) -> http.client.HTTPConnection:
         """Return an open connection."""

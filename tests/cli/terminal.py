@@ -1,6 +1,6 @@
 """Run a command in a pseudo-terminal: `python -m tests.cli.terminal COLUMNS COMMAND...`.
 
-What the command reads comes from the environment variable TYPED.
+What is typed comes from the environment variable TYPED, a line for each question.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import pty
 import struct
 import sys
 import termios
+import time
+
+QUESTIONS = (b": ", b"[y/N] ")
 
 
 def run(columns: int, command: list[str], typed: bytes) -> tuple[int, bytes]:
@@ -19,8 +22,7 @@ def run(columns: int, command: list[str], typed: bytes) -> tuple[int, bytes]:
     if child == 0:
         os.execvp(command[0], command)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    if typed:
-        os.write(terminal, typed)
+    lines = typed.splitlines(keepends=True)
     shown = b""
     while True:
         try:
@@ -30,6 +32,9 @@ def run(columns: int, command: list[str], typed: bytes) -> tuple[int, bytes]:
         if not piece:
             break
         shown += piece
+        if lines and shown.endswith(QUESTIONS):
+            time.sleep(0.1)  # what is typed before a password is asked for is thrown away
+            os.write(terminal, lines.pop(0))
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import edgesync
-from edgesync.daemon.edgesyncd import state_folder
+from edgesync.api.client import state_folder
 
 COMMAND = (sys.executable, "-m", "edgesync.daemon.edgesyncd")
 LISTENER = '[listener.local]\ninterface = "127.0.0.1"\nport = 0\n'

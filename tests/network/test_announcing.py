@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -281,6 +282,20 @@ def test_the_name_is_free_again_in_another_network(
 
 
 # --- trouble --------------------------------------------------------------------------------
+
+
+def test_it_takes_no_privilege(box: Box, neighbour: Box, switch: Switch, observe: Observe) -> None:
+    box.plug("eth0", switch, "10.9.0.1/24", "fd09::1/64 nodad")
+    observer = observe(neighbour, HERE)
+    without = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+    announcer = ("-m", "tests.network.announcer", "box")
+    with box.command(*without, sys.executable, *announcer) as program:
+        program.tell([listener()])
+        observer.wait_for("added|updated", "field on box", addresses=["10.9.0.1", "fd09::1"])
+        box.ip("address", "flush", "dev", "eth0", "scope", "global")
+        program.wait_for(r'"names": \{"field": \["field on box"\]\}, "problems": \{\}', SOON_S)
+        program.end()
+        assert "not permitted" not in program.log
 
 
 def test_a_program_that_keeps_the_port_of_mdns_is_waited_for(box: Box, switch: Switch) -> None:

@@ -23,6 +23,7 @@ exec unshare --mount --pid --ipc --uts --net --cgroup --fork sh -ec '
     mount -t overlay -o lowerdir="$LOWER",upperdir="$UPPER",workdir="$WORK" overlay "$ROOT"
     cd "$ROOT"
     hostname trial
+    ip link set lo up
     mount -t proc proc proc
     mount -t sysfs -o ro sysfs sys
     mount -t cgroup2 cgroup2 sys/fs/cgroup

@@ -31,6 +31,13 @@ MAKE_KEY = """
 }
 """
 
+START = """
+echo $$ >/root/pid
+exec setpriv --reuid=edgesync --regid=edgesync --clear-groups --reset-env \\
+    env STATE_DIRECTORY=/var/lib/edgesync CREDENTIALS_DIRECTORY=/opt/key \\
+    /usr/bin/edgesyncd --config /etc/edgesync/edgesync.toml
+"""
+
 
 @contextmanager
 def serving(box: Machine) -> Iterator[None]:
@@ -40,16 +47,12 @@ def serving(box: Machine) -> Iterator[None]:
         yield
         return
     box.run("sh", "-ec", MAKE_KEY)
-    process = box.started(
-        *("setpriv", "--reuid=edgesync", "--regid=edgesync", "--clear-groups", "--reset-env"),
-        *("env", "STATE_DIRECTORY=/var/lib/edgesync", "CREDENTIALS_DIRECTORY=/opt/key"),
-        *("/usr/bin/edgesyncd", "--config", "/etc/edgesync/edgesync.toml"),
-    )
+    process = box.started("sh", "-ec", START)
     try:
         wait_until_it_serves(box)
         yield
     finally:
-        process.terminate()
+        box.run("sh", "-ec", 'kill "$(cat /root/pid)"')
         assert process.wait(timeout=60) == 0
 
 

@@ -23,7 +23,7 @@ from edgesync.identity.key_files import to_pem
 from tests.active_peer.failures import SyncError
 from tests.active_peer.peer_database import PeerDatabase
 from tests.active_peer.peer_socket import Credentials
-from tests.active_peer.sync import sync
+from tests.active_peer.sync import ContinuousSync, sync
 from tests.net.raw_client import basic, upgrade_request
 from tests.net.tls_clients import (
     ACCEPTED,
@@ -202,6 +202,26 @@ def outcome(url: str, credentials: Credentials) -> str:
         return f"{alert}, come again" if error.is_transient else alert
     assert result.complaints == []
     return ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("admission", "user"), [(Admission.ROOTS, "CN=ann"), (Admission.DELEGATE, "CN=ann")]
+)
+def test_connection_is_called_after_its_certificate(
+    get_listener: GetListener,
+    certificate_files: dict[Credential, Path],
+    admission: Admission,
+    user: str,
+) -> None:
+    listener = get_listener(Encryption.SELF_SIGNED, admission)
+    shown = certificate_files[Credential.RIGHT]
+    client = ContinuousSync(
+        PeerDatabase(), listener.urls[0], credentials=Credentials(certificate=(shown, shown))
+    )
+    in_thread(client.wait_idle)
+    users = [info.user for info in listener.connections]
+    in_thread(client.stop)
+    assert users == [user]
 
 
 # --- the table of the documentation -----------------------------------------------------
