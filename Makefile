@@ -1,4 +1,4 @@
-# make run, test, lint, bench, package, test-package: each sets up what it needs, once.
+# make run, test, lint, bench, fuzz, package, test-package: each sets up what it needs, once.
 # PYTHON=... picks another interpreter, ARCH=arm64 the processor to try the package for.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ ARCH ?= $(shell dpkg --print-architecture)
 DEBIAN_ROOT := build/debian-$(ARCH)
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench package test-package clean
+.PHONY: run test lint bench fuzz package test-package clean
 
 run: $(READY)
 	$(BIN)/edgesyncd
@@ -27,6 +27,11 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench $(ARGS)
+
+# Minutes instead of the seconds that `make test` gives to these.
+fuzz: $(READY)
+	EDGESYNC_MUTATIONS=100000 EDGESYNC_CONVERGENCE_EXAMPLES=500 $(BIN)/pytest --timeout 1800 \
+	    tests/replication/test_mutations.py tests/replication/test_convergence.py $(ARGS)
 
 package:
 	@$(call need,dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \

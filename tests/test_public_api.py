@@ -12,7 +12,7 @@ NOT_CALLED = {"BlobReader", "Collection", "Database", "KeyStore", "KeyType", "Ke
 """Classes of which users get objects from methods, or by name."""
 
 INSIDE = {
-    "Database": {"ask", "ask_all", "connect", "on_close", "on_commit"},
+    "Database": {"ask", "ask_all", "connect", "keep_bodies", "on_close", "on_commit"},
     "KeyStore": {"anonymous_identity", "on_change"},
     "Limits": {field.name for field in dataclasses.fields(edgesync.Limits)},
     "ListenerCertificateAuthenticator": {"refusal"},
@@ -31,6 +31,7 @@ Change
     rev_id
     deleted
     body_bytes
+    vector
 Collection
     add_change_listener(listener)
     changes(since=0)

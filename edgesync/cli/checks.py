@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import grp
 import os
 import socket
 import stat
@@ -234,14 +233,6 @@ def _mode(path: Path) -> int | None:
     try:
         return path.stat().st_mode
     except OSError:
-        return None
-
-
-def is_member(group: str = "edgesync") -> bool | None:
-    """Tell whether this user is in the service's group; None if there is no such group."""
-    try:
-        return grp.getgrnam(group).gr_gid in (*os.getgroups(), os.getegid())
-    except KeyError:
         return None
 
 

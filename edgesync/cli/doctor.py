@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -157,16 +157,29 @@ def certificate(listener: ListenerAnswer, now: datetime) -> Finding:
 
 
 def _discovery(context: Context, status: StatusAnswer) -> Finding:
-    hint = "let UDP port 5353 through the firewall, in both directions"
-    for interface, problem in status["mdns_problems"].items():
-        return bad("mDNS", f"nothing is announced on {interface}: {problem}", hint)
     announced = {name for each in status["listeners"] for name in each["announced_as"]}
-    if not announced:
-        return unknown("mDNS", "no listener of this box announces itself")
+    if status["mdns_problems"] or not announced:
+        return discovery(status["mdns_problems"], announced, announced)
     try:
         heard = {peer["name"] for peer in context.client.peers(DISCOVERY_MS)}
     except ApiError as error:
-        return bad("mDNS", f"clients cannot find this box by name: {error}", hint)
+        return discovery({"this box": str(error)}, announced, set())
+    return discovery({}, announced, heard)
+
+
+def discovery(problems: Mapping[str, str], announced: set[str], heard: set[str]) -> Finding:
+    """Judge whether clients can find the box.
+
+    Args:
+        problems: Why nothing is announced, by interface.
+        announced: The names that our listeners announce.
+        heard: The names that we heard ourselves.
+    """
+    hint = "let UDP port 5353 through the firewall, in both directions"
+    for where, problem in problems.items():
+        return bad("mDNS", f"clients cannot find this box: {where}: {problem}", hint)
+    if not announced:
+        return unknown("mDNS", "no listener of this box announces itself")
     if missing := announced - heard:
         return bad("mDNS", f"nobody hears of {', '.join(sorted(missing))}", hint)
     return good("mDNS", f"{', '.join(sorted(announced))} can be found")

@@ -9,6 +9,7 @@ How a connection lives:
     acceptor    binds, accepts, counts, and gives each connection a greenlet
     tls         makes the handshake there, under a timeout
     handshake   reads the request, refuses it or answers 101
+    passwords   checks names and passwords, not too often for one address
     websocket   takes messages out of the stream and puts frames into it
     session     joins that with a replicator: one greenlet reads, one writes
 
@@ -18,10 +19,10 @@ words), and finds them.
 
 Every connection costs bounded memory and bounded time until it has proved to
 be a client: the handshake and the request have deadlines and sizes, and when
-too many connections are still on their way the oldest gives way to the
-newest, so that stalled ones lock nobody out. Who then finds the listener full
-gets 503 before the upgrade, as clients count only refused attempts and would
-otherwise come back every two seconds for ever.
+too many connections are still on their way the oldest of the address that has
+most of them gives way to the newest, so that stalled ones lock nobody out. Who
+then finds the listener full gets 503 before the upgrade, as clients count only
+refused attempts and would otherwise come back every two seconds for ever.
 
 Why pywsgi and gevent-websocket, corrected by subclass, and not a WebSocket
 library of its own event loop: their parsing of requests and their encoding of

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgesync.api.answers import ListenerAnswer
 from edgesync.cli.checks import Level
-from edgesync.cli.doctor import certificate
+from edgesync.cli.doctor import certificate, discovery
 from tests.api.box import Box
 from tests.cli.desk import Desk
 
@@ -106,3 +106,12 @@ def test_a_certificate_that_has_ended_is_found_with_the_command_that_renews_it()
 def test_a_certificate_that_ends_soon_is_found() -> None:
     assert certificate(listener(timedelta(days=5), None), datetime.now(UTC)).level is Level.WARNING
     assert certificate(listener(timedelta(days=50), None), datetime.now(UTC)).level is Level.GOOD
+
+
+def test_mdns_that_is_blocked_is_found() -> None:
+    ours = {"field on kitchen"}
+    assert discovery({}, ours, ours | {"other"}).level is Level.GOOD
+    assert discovery({}, ours, {"other"}).level is Level.BAD
+    assert discovery({"eth0": "permission denied"}, set(), set()).level is Level.BAD
+    assert discovery({}, set(), {"other"}).level is Level.UNKNOWN
+    assert "5353" in discovery({}, ours, set()).hint

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -195,6 +196,17 @@ class ClientCollection:
         return sha256.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Security:
+    """Whom a client trusts, and who it says it is."""
+
+    pinned: bytes = b""
+    """The only certificate of a server to accept, as PEM; empty: what a public authority signed."""
+    user: str = ""
+    """Empty: it says nothing."""
+    password: str = ""
+
+
 # --- replication -------------------------------------------------------------------
 
 
@@ -211,6 +223,7 @@ class ClientReplicator:
         continuous: bool = False,
         resolver: Resolver | None = None,
         max_attempts: int = 1,
+        security: Security = Security(),
     ) -> None:
         """Make one.
 
@@ -222,6 +235,7 @@ class ClientReplicator:
             continuous: Whether it goes on until `stop`.
             resolver: (ID, our body, the server's) -> the body to keep; None: the library's.
             max_attempts: Connections that may fail, one after another.
+            security: Whom it trusts, and who it is.
         """
         self._library = library = database.library
         self._s = Strings()
@@ -238,12 +252,18 @@ class ClientReplicator:
             entry.collection = database.collection(path).ref
             if resolver is not None:
                 entry.conflict_resolver = c.cast(self._resolver, c.c_void_p)
+        self._auth = 0
+        if security.user:
+            credentials = self._s(security.user), self._s(security.password)
+            self._auth = library.get("CBLAuth_CreatePassword", *credentials)
         make_config = ReplicatorConfig4 if library.generation >= 4 else ReplicatorConfig
         self._config = make_config(
             endpoint=self._endpoint,
             kind=KINDS[kind],
             continuous=continuous,
             max_attempts=max_attempts,
+            authenticator=self._auth or None,
+            pinned_certificate=self._s(security.pinned) if security.pinned else Slice(),
             collections=array,
             collection_count=len(collections),
         )
@@ -274,6 +294,8 @@ class ClientReplicator:
             self._library.do("CBLListener_Remove", token)
         self._library.do("CBL_Release", self.ref)
         self._library.do("CBLEndpoint_Free", self._endpoint)
+        if self._auth:
+            self._library.do("CBLAuth_Free", self._auth)
 
     def wait(self, activity: str, timeout_s: float) -> None:
         """Wait until it is idle, or stopped.
@@ -342,6 +364,7 @@ def replicate(
     *,
     collections: Sequence[str] = (f"{DEFAULT}.{DEFAULT}",),
     resolver: Resolver | None = None,
+    security: Security = Security(),
     timeout_s: float = 60.0,
 ) -> ClientReplicator:
     """Replicate once.
@@ -350,7 +373,9 @@ def replicate(
         CBLError: It ended with an error.
         TimeoutError: It does not end.
     """
-    made = ClientReplicator(database, url, kind, collections=collections, resolver=resolver)
+    made = ClientReplicator(
+        database, url, kind, collections=collections, resolver=resolver, security=security
+    )
     with made as replicator:
         replicator.wait("stopped", timeout_s)
         if (error := replicator.error) is not None:

@@ -157,6 +157,8 @@ SIGNATURES: Final[Mapping[str, tuple[object, list[object]]]] = {
     "CBLResultSet_ResultArray": (_P, [_P]),
     "CBLEndpoint_CreateWithURL": (_P, [_S, _E]),
     "CBLEndpoint_Free": (None, [_P]),
+    "CBLAuth_CreatePassword": (_P, [_S, _S]),
+    "CBLAuth_Free": (None, [_P]),
     "CBLReplicator_Create": (_P, [_P, _E]),
     "CBLReplicator_Start": (None, [_P, _B]),
     "CBLReplicator_Stop": (None, [_P]),

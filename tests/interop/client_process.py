@@ -13,7 +13,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.interop.cbl import Body, ClientCollection, ClientDatabase, Resolver, replicate
+from tests.interop.cbl import (
+    Body,
+    ClientCollection,
+    ClientDatabase,
+    Resolver,
+    Security,
+    replicate,
+)
 from tests.interop.cbl_library import CBLError, Library
 
 JSONObject = dict[str, Any]
@@ -89,11 +96,20 @@ class Worker:
             and not self.database.blob_is_whole(body["blob"])  # type: ignore[arg-type]
         ]
 
-    def replicate(self, url: str, kind: str, paths: list[str], resolver: str) -> JSONObject:
+    def replicate(
+        self, url: str, kind: str, paths: list[str], resolver: str, security: dict[str, str]
+    ) -> JSONObject:
         """Replicate once; return what the application would see."""
         try:
             done = replicate(
-                self.database, url, kind, collections=paths, resolver=RESOLVERS[resolver]
+                self.database,
+                url,
+                kind,
+                collections=paths,
+                resolver=RESOLVERS[resolver],
+                security=Security(
+                    security["pinned"].encode(), security["user"], security["password"]
+                ),
             )
         except CBLError as error:
             return {"error": [error.domain, error.code, str(error)]}

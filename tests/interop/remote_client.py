@@ -13,6 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from tests.interop.cbl import Security
+from tests.interop.cbl_library import CBLError
+
 DEFAULT: Final = "_default._default"
 STOP_TIMEOUT_S: Final = 20.0
 Body = dict[str, object]
@@ -99,10 +102,17 @@ class RemoteClient:
         *,
         paths: Sequence[str] = (DEFAULT,),
         resolver: str = "",
+        security: Security = Security(),  # noqa: B008 - it is frozen
     ) -> Run:
         """Replicate once."""
-        seen = self._do("replicate", url, kind, list(paths), resolver)
-        assert "error" not in seen, seen
+        shown = {
+            "pinned": security.pinned.decode(),
+            "user": security.user,
+            "password": security.password,
+        }
+        seen = self._do("replicate", url, kind, list(paths), resolver, shown)
+        if "error" in seen:
+            raise CBLError(*seen["error"])
         return Run(seen["pushed"], seen["pulled"], [tuple(error) for error in seen["errors"]])
 
     def close(self) -> None:

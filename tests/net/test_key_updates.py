@@ -22,7 +22,7 @@ from gevent.queue import Queue
 from gevent.server import StreamServer
 from gevent.socket import socket as GeventSocket
 
-from edgesync.net.tls import ServerTLS
+from edgesync.net.tls import ServerTLS, TLSSocket
 from tests.net.test_tls import in_thread
 
 LIBRARY: Final = find_library("ssl")
@@ -43,6 +43,7 @@ class UpdatingClient:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.connect(("127.0.0.1", port))
         method = self._pointer("TLS_client_method")
         self._context = self._pointer("SSL_CTX_new", method)
@@ -59,6 +60,9 @@ class UpdatingClient:
         sent, received = 0, bytearray()
         buffer = c.create_string_buffer(65_536)
         while len(received) < len(data):
+            wants_write = sent < len(data) or self._error == WANT_WRITE
+            writers = [self._socket] if wants_write else []
+            assert any(select.select([self._socket], writers, [], 10)), "stalled"
             if sent >= self.updates * self._update_every and sent < len(data):
                 assert self._call("SSL_key_update", self._ssl, 1) == 1  # both directions
                 self.updates += 1
@@ -66,13 +70,11 @@ class UpdatingClient:
             sent += max(0, self._do("SSL_write", rest, len(rest))) if rest else 0
             while (count := self._do("SSL_read", buffer, len(buffer))) > 0:
                 received += buffer.raw[:count]
-            writers = [self._socket] if sent < len(data) or self._error == WANT_WRITE else []
-            assert any(select.select([self._socket], writers, [], 10)), "stalled"
         return bytes(received)
 
     def close(self) -> None:
-        self._library.SSL_free(c.c_void_p(self._ssl))
-        self._library.SSL_CTX_free(c.c_void_p(self._context))
+        self._library.SSL_free(self._ssl)
+        self._library.SSL_CTX_free(self._context)
         self._socket.close()
 
     def _do(self, name: str, buffer: object, size: int) -> int:
@@ -85,18 +87,18 @@ class UpdatingClient:
     def _call(self, name: str, *arguments: object) -> int:
         function = getattr(self._library, name)
         function.restype = c.c_int
-        done: int = function(*(c.c_void_p(a) if _is_pointer(a) else a for a in arguments))
+        done: int = function(*arguments)
         return done
 
-    def _pointer(self, name: str, *arguments: int) -> int:
+    def _pointer(self, name: str, *arguments: c.c_void_p) -> c.c_void_p:
         function = getattr(self._library, name)
         function.restype = c.c_void_p
-        made: int = function(*map(c.c_void_p, arguments))
-        return made
+        return c.c_void_p(function(*arguments))
 
 
-def _is_pointer(argument: object) -> bool:
-    return isinstance(argument, int) and argument > 1 << 31
+def send_all(stream: TLSSocket, queue: Queue[bytes]) -> None:
+    while data := queue.get():
+        stream.sendall(data)
 
 
 @contextmanager
@@ -105,9 +107,10 @@ def echoing(tls: ServerTLS) -> Iterator[int]:
 
     def handle(sock: GeventSocket, _address: object) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream = tls.wrap(sock, 10)
         queue: Queue[bytes] = Queue(16)
-        writer = gevent.spawn(lambda: [stream.sendall(data) for data in iter(queue.get, b"")])
+        writer = gevent.spawn(send_all, stream, queue)
         while data := stream.recv(65_536):
             queue.put(data)
         queue.put(b"")
@@ -116,7 +119,7 @@ def echoing(tls: ServerTLS) -> Iterator[int]:
 
     server = StreamServer(("127.0.0.1", 0), handle)
     server.start()
-    yield server.server_port
+    yield int(server.server_port or 0)
     server.stop(timeout=1)
 
 

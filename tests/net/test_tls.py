@@ -23,22 +23,14 @@ from edgesync.net.websocket import PeerSocket
 from edgesync.tls_identity import TLSIdentity
 from tests.net.conftest import StartServer
 from tests.net.raw_client import BINARY, CLOSE, RawClient, close_payload, connect, frame
+from tests.net.tls_clients import VERSIONS, client_context
 
 T = TypeVar("T")
-VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
 def in_thread(function: Callable[[], T]) -> T:
     """Run a blocking client beside the hub, which serves it."""
     return gevent.get_hub().threadpool.apply(function)
-
-
-def client_context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = context.maximum_version = version
-    return context
 
 
 def connect_tls(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
