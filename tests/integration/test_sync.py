@@ -19,7 +19,7 @@ from tests.active_peer.peer_database import DEFAULT_COLLECTION, PeerDatabase
 from tests.active_peer.sync import sync
 from tests.integration.service import Service
 
-WORDS = "pump valve pressure boiler level bilge engine oil water shaft rudder anchor".split()
+WORDS = ("pump", "valve", "pressure", "boiler", "level", "bilge", "engine", "oil", "water")
 KILLS = 30
 MIB = 1024 * 1024
 
