@@ -13,6 +13,7 @@ if [ "$arch" != "$(dpkg --print-architecture)" ] && [ "$arch" = arm64 ] &&
     cat /usr/lib/binfmt.d/qemu-aarch64.conf >/proc/sys/fs/binfmt_misc/register
 fi
 
+mkdir -p "$(dirname "$folder")"
 rm -rf "$folder" "$folder.new"
 # Compiling Python's own modules is most of the time under emulation, and none of our business:
 # the real py3compile is back when our package comes.

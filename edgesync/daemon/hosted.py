@@ -149,7 +149,7 @@ class Service:
         """Make and start the listeners that lacked the key store, or an identity in it."""
         with self._making:
             for wanted in self._config.listeners:
-                if wanted.name not in self.listeners:
+                if wanted.name in self.idle_listeners:
                     self._make(wanted)
                     with suppress(EdgeSyncError):  # it is told of
                         self._start(wanted.name)

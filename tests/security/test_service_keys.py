@@ -121,6 +121,25 @@ def test_listener_waits_for_its_identity(tmp_path: Path) -> None:
         eventually(lambda: shown_on(box.port("door")) != before)
 
 
+def test_damaged_identity_keeps_its_listener_only_until_it_is_deleted(tmp_path: Path) -> None:
+    key = by_file(tmp_path, secrets.token_bytes(32))
+    plain = LISTENER.format("plain") + "disable_tls = true\n"
+    box = Box(tmp_path, f"{key}{DOOR}{plain}")
+    with box:
+        box.stop()
+    damaged = tmp_path / "state/keys/edgesync.anonymous.identity"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with box:
+        assert 'the file "edgesync.anonymous.identity" of the key store is damaged' in box.said
+        assert attempt(box.port("plain"), None) == ACCEPTED
+        assert box.port("door") == 0
+        box.api.send("DELETE", "/_edgesync/identities/edgesync.anonymous")
+        eventually(lambda: box.port("door") != 0)
+        assert knock(box.port("door")) == ACCEPTED
+
+
 def test_users_come_and_go_at_run_time(tmp_path: Path) -> None:
     key = by_file(tmp_path, secrets.token_bytes(32))
     with Box(tmp_path, f'{key}{DOOR}authenticator = "password"\n') as box:
