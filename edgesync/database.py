@@ -1,4 +1,8 @@
-"""Database, Collection and Document: what an application keeps and reads here."""
+"""Database, Collection and Document: what an application keeps and reads here.
+
+Above the usual size: each of the two classes makes and returns the other, so apart they
+would be two modules that import each other.
+"""
 
 from __future__ import annotations
 
