@@ -15,6 +15,10 @@ from tests.api.box import Box
 from tests.cli.desk import ROOT, Desk
 
 
+UNMEASURED = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
+"""Coverage of processes would import itself, and take its time."""
+
+
 def run(box: Box, *arguments: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
@@ -26,7 +30,7 @@ def run(box: Box, *arguments: str, flags: tuple[str, ...] = ()) -> subprocess.Co
             str(box.socket),
             *arguments,
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **UNMEASURED},
         capture_output=True,
         text=True,
         timeout=30,
