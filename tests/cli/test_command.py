@@ -14,7 +14,6 @@ from pathlib import Path
 from tests.api.box import Box
 from tests.cli.desk import ROOT, Desk
 
-
 UNMEASURED = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
 """Coverage of processes would import itself, and take its time."""
 
