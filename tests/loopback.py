@@ -11,7 +11,7 @@ import itertools
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edgesync.blip.connection import Connection
@@ -90,6 +90,14 @@ class Store:
                     (vector, doc_id, path),
                 )
                 connection.commit()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the writer out, as a curious person's command would."""
+        with contextlib.closing(sqlite3.connect(self._file, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
 
     def close(self) -> None:
         self.engine.close()

@@ -128,6 +128,14 @@ def test_body_that_is_no_object_is_400(fixture: Fixture, body: bytes) -> None:
     assert is_success(push(end, "doc", "1-aa"))  # the session goes on
 
 
+def test_busy_store_is_503_and_the_client_may_send_it_again(fixture: Fixture) -> None:
+    end = fixture.end()
+    with fixture.store.locked():
+        assert error(push(end, "doc", "1-aa", b'{"n":1}'))[:2] == ("HTTP", 503)
+    assert stored(fixture, "doc") is None
+    assert is_success(push(end, "doc", "1-aa", b'{"n":1}'))
+
+
 def test_top_level_names_with_underscore_are_stripped(fixture: Fixture) -> None:
     push(fixture.end(), "doc", "1-aa", b'{"_id":"x","_rev":"y","n":1,"in":{"_keep":2}}')
     found = stored(fixture, "doc")
