@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,9 @@ class URLEndpointListenerConfiguration:
     """Whether changes travel as deltas."""
     read_only: bool = False
     """Whether clients may only pull."""
+    prove_blobs: bool = False
+    """Whether a client must prove that it has the blobs it refers to, also those that are
+    stored already: else knowing a digest is enough to get a blob. Spec: replication.md §3.9."""
     key_store: KeyStore | None = None
     """Keeps the anonymous identity. From it, an identity with a label is taken anew
     whenever it is renewed there; who is connected notices nothing."""
@@ -350,7 +354,8 @@ class URLEndpointListener:
         )
         limits = self._config.limits
         name = f"{peer.address}:{peer.port}"
-        replicator = Replicator(settings, limits, time.monotonic())
+        entropy = os.urandom if self._config.prove_blobs else None
+        replicator = Replicator(settings, limits, time.monotonic(), entropy)
         session = Session(websocket, name, replicator, self._database.connect, limits)
         connected = _Connected(peer, version, session)
         self._connections[peer.correlation_id] = connected

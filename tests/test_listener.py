@@ -312,6 +312,17 @@ def test_blobs_travel_both_ways(db: Database, start: Start) -> None:
         assert stream.read() == content
 
 
+def test_client_that_has_a_blob_proves_it(db: Database, start: Start) -> None:
+    listener = start(prove_blobs=True)
+    content = b"somebody's picture"
+    for name in ("first", "second"):
+        client = PeerDatabase()
+        client.save(name, {"pic": client.save_blob(content, "image/png")})
+        result = in_thread(sync, client, url(listener), pull=False)
+        assert (result.pushed, result.push_errors) == (1, [])
+    assert db.default_collection.count == 2
+
+
 def test_two_collections_stay_apart(db: Database, start: Start) -> None:
     meters, trucks = db.create_collection("field.meters"), db.create_collection("field.trucks")
     listener = start(collections=[meters, trucks])

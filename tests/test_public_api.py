@@ -161,6 +161,7 @@ URLEndpointListenerConfiguration
     authenticator=None
     enable_delta_sync=False
     read_only=False
+    prove_blobs=False
     key_store=None
     limits=<factory>
 """  # noqa: E501 - a call is one line
