@@ -134,3 +134,11 @@ class Limits:
     """The longest `timeout` of a changes feed with `feed=longpoll`."""
     max_discovered: int = 256
     """Listeners that are taken from one look around over mDNS; anybody can announce more."""
+    max_mdns_packet_bytes: int = 9000
+    """The largest packet of mDNS there is (RFC 6762 §17)."""
+    max_mdns_bytes_per_s: int = 64 * KIB
+    """Of mDNS that concerns us, on one interface; a box has 400 bytes to say about itself."""
+    max_mdns_burst_bytes: int = 512 * KIB
+    """So much of it at once: hundreds of boxes answer one question in the same second."""
+    max_mdns_remembered_bytes: int = 256 * KIB
+    """What was heard is forgotten after so much; parsed it takes up to thirty times the memory."""

@@ -74,6 +74,7 @@ MESSAGE_IDS_OF_TEXTS: Final[Mapping[str, str]] = {
     ),
     "a client's certificate could not be judged": "2460dd0d8f924d28836c8b7b623146b5",
     "nothing is announced on %s: %s": "4e3a76bfaddf445baa68b763100c51bf",
+    "too much mDNS traffic on %s; some is not looked at": "e3c1764d392547cd937c690b1b243ead",
     "the password callback failed; the client is refused": "8d73c9bc8c844b0c8974d71188e2f979",
     "the certificate callback failed; the client is refused": "8d73c9bc8c844b0c8974d71188e2f979",
     "a change listener failed": "2220dc88b1e4440aabc8e0e8c2eb7e50",

@@ -18,6 +18,9 @@ name, "field on box (2)". Our own host, seen through a second interface in the
 same network, is no conflict; it is recognised by its host name, which is
 derived from its addresses and therefore never names another set of them.
 
+What strangers send passes a gate first, `mdns_gate`, as releases of zeroconf
+before 0.150 keep it without bound.
+
 Sources: RFC 6762 (§8 probing and announcing, §9 conflicts, §10.1 goodbyes),
 RFC 6763 (§4 names, §6 TXT).
 """
@@ -33,13 +36,14 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import gevent
 import zeroconf
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 from zeroconf import DNSService, ServiceInfo, Zeroconf  # type: ignore[attr-defined]
+from zeroconf._protocol import incoming
 
 from edgesync.errors import DiscoveryError
 from edgesync.limits import Limits
@@ -55,6 +59,7 @@ from edgesync.net.announcements import (
     plan,
 )
 from edgesync.net.interfaces import interfaces
+from edgesync.net.mdns_gate import Allowance, Gate
 
 __all__ = ["Advertisement", "Advertiser", "Discovered", "browse"]
 
@@ -232,6 +237,7 @@ class _Responder:
             raise OSError(f"no address of {place.interface} can be used")
         for each in chain(self._zeroconf.engine.readers, self._zeroconf.engine.senders):
             _keep_to_interface(each.transport.get_extra_info("socket"), place.interface)
+        _guard(self._zeroconf, place.interface, Limits())
         self._zeroconf.add_listener(_ServiceRecords(self._note_claim), None)
 
     def _make_way(self, place: Place, wanted: Wanted) -> dict[str, int]:
@@ -387,6 +393,26 @@ def _zeroconf_on(places: Iterable[Place]) -> Zeroconf:
     return Zeroconf(interfaces=speaking)
 
 
+def _guard(responder: Zeroconf, interface: str, limits: Limits) -> None:
+    """Put a gate before each of its sockets."""
+    allowance = Allowance(limits.max_mdns_bytes_per_s, limits.max_mdns_burst_bytes)
+    forget = partial(_forget, responder)
+    for each in responder.engine.readers:
+        # It has the methods and not the base.
+        behind = cast(asyncio.DatagramProtocol, each.transport.get_protocol())
+        each.transport.set_protocol(
+            Gate(behind, allowance, forget, limits, time.monotonic, interface)
+        )
+
+
+def _forget(responder: Zeroconf) -> None:
+    """Drop what it heard; in its thread."""
+    cache = responder.cache
+    cache.async_remove_records([each for kept in cache.cache.values() for each in kept])
+    # Complaints about broken packets, each with its exception; bounded from 0.149.6 on.
+    incoming._seen_logs.clear()
+
+
 def _keep_to_interface(sending: socket.socket, interface: str) -> None:
     """Let a socket hear and speak in one network: it must not answer others."""
     option, name = socket.SO_BINDTODEVICE, interface.encode()
@@ -434,6 +460,7 @@ def _browse(places: list[Place], timeout_s: float, most: int) -> list[ServiceInf
     except (OSError, RuntimeError, zeroconf.Error) as error:
         return str(error) or type(error).__name__
     try:
+        _guard(asking, ", ".join(each.interface for each in places), Limits())
         return _found(asking, timeout_s, most)
     except (OSError, RuntimeError, zeroconf.Error, TimeoutError) as error:
         return str(error) or type(error).__name__

@@ -197,6 +197,11 @@ class Program:
     def log(self) -> str:
         return "\n".join(self.said)
 
+    def memory_bytes(self) -> int:
+        """Return what it has in memory now."""
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def stop(self) -> str:
         """End the program in good order; return all that it said."""
         self._process.send_signal(signal.SIGTERM)

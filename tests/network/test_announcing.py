@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from edgesync.limits import MIB
 from tests.network.boxes import SOON_S, Box, Observer, Program, Switch
 from tests.network.conftest import MakeBox, Observe
 
@@ -48,6 +49,14 @@ def name_of(program: Program) -> str:
     program.heard(0.0)
     (name,) = json.loads(program.said[-1])["names"]["field"]
     return str(name)
+
+
+def one_has_given_way(*programs: Program) -> None:
+    """Wait until they have different names; two that probe at once take a second round."""
+    deadline = time.monotonic() + 3 * SOON_S
+    while len({name_of(each) for each in programs}) < len(programs):
+        assert time.monotonic() < deadline, "they share a name"
+        time.sleep(0.1)
 
 
 def browsed(box: Box) -> set[str]:
@@ -246,8 +255,9 @@ def test_of_two_boxes_that_start_together_one_gives_way(make_box: MakeBox, switc
         announcing(one, "box", listener()) as first,
         announcing(other, "box", listener()) as second,
     ):
-        time.sleep(SOON_S)
-        assert len({name_of(first), name_of(second)}) == 2
+        named(first, "field on box.*")
+        named(second, "field on box.*")
+        one_has_given_way(first, second)
 
 
 def test_when_two_networks_are_joined_one_gives_way(
@@ -263,8 +273,7 @@ def test_when_two_networks_are_joined_one_gives_way(
         named(first, "field on box")
         named(second, "field on box")
         other.move_cable("eth0", switch)
-        time.sleep(SOON_S)
-        assert len({name_of(first), name_of(second)}) == 2
+        one_has_given_way(first, second)
 
 
 def test_the_name_is_free_again_in_another_network(
@@ -348,3 +357,41 @@ def test_a_listener_that_stops_is_withdrawn_alone(
         announcer.tell([yard])
         observer.wait_for("removed", "field on box")
         assert browsed(neighbour) == {"yard on box ws://10.9.0.1:4985/db"}
+
+
+# --- strangers -----------------------------------------------------------------------------
+
+FLOOD = """
+import socket, struct, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(sys.argv[1]))
+sender.bind((sys.argv[1], 0))
+TYPE = bytes([9]) + b"_edgesync" + bytes([4]) + b"_tcp" + bytes([5]) + b"local" + bytes(1)
+POINTER = bytes([0xC0, 12])  # to the type, in the question
+LIVES = struct.pack("!HHIH", 12, 1, 4500, 11)
+for number in range(10000):
+    records = b"".join(
+        POINTER + LIVES + b"\\x08%08x" % (number * 40 + each) + POINTER for each in range(40)
+    )
+    answers = struct.pack("!6H", 0, 0x8400, 1, 40, 0, 0) + TYPE + bytes([0, 12, 0, 1]) + records
+    unfinished = struct.pack("!6H", number, 0x0200, 1, 0, 0, 0) + TYPE + bytes([0, 12, 0, 1])
+    broken = struct.pack("!6H", 0, 0x8400, 0, 1, 0, 0) + TYPE + struct.pack("!HH", 0xC000, number)
+    for each in (answers, unfinished + bytes(1000), broken):
+        sender.sendto(each, ("224.0.0.251", 5353))
+print("done", flush=True)
+"""
+
+
+def test_a_flood_costs_neither_memory_nor_the_announcement(
+    box: Box, neighbour: Box, switch: Switch
+) -> None:
+    box.plug("eth0", switch, "10.9.0.1/24")
+    with announcing(box, "box", listener()) as program:
+        named(program, "field on box")
+        before_bytes = program.memory_bytes()
+        with neighbour.program("-c", FLOOD, HERE) as flood:
+            flood.wait_for("done", 60.0)
+            flood.end()
+        assert program.memory_bytes() - before_bytes < 16 * MIB
+        program.wait_for("too much mDNS traffic on eth0")
+        assert "field on box ws://10.9.0.1:4984/db" in browsed(neighbour)
