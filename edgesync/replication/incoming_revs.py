@@ -237,5 +237,5 @@ def _with_delta(base: bytes, delta: bytes) -> bytes | None:
         if not isinstance(parsed, dict):
             return None
         return orjson.dumps(apply_delta(orjson.loads(base), parsed))
-    except (orjson.JSONDecodeError, InvalidDeltaError):
-        return None
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, InvalidDeltaError):
+        return None  # it cannot encode what is nested 255 deep

@@ -274,6 +274,15 @@ def test_delta_that_does_not_apply_is_422(fixture: Fixture, delta: bytes) -> Non
     assert stored_body(fixture)["n"] == 1
 
 
+# What JSON parsers take, our encoder does not.
+@pytest.mark.parametrize("depth", [150, 300, 900])
+def test_delta_that_nests_too_deep_is_refused(fixture: Fixture, depth: int) -> None:
+    delta = b'{"new":' + b"[[" * depth + b"]]" * depth + b"}"
+    domain, code = error(push_delta(fixture, delta))[:2]
+    assert (domain, code) == ("HTTP", 422)
+    assert "new" not in stored_body(fixture)
+
+
 def test_delta_against_a_tombstone_is_422(fixture: Fixture) -> None:
     end = fixture.end(deltas=True)
     push(end, "doc", "1-aa", body(n=1), deleted="1")
