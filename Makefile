@@ -9,7 +9,7 @@ ARCH ?= $(shell dpkg --print-architecture)
 DEBIAN_ROOT := build/debian-$(ARCH)
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench fuzz package test-package clean
+.PHONY: run test lint bench fuzz audit package test-package clean
 
 run: $(READY)
 	$(BIN)/edgesyncd
@@ -32,6 +32,13 @@ bench: $(READY)
 fuzz: $(READY)
 	EDGESYNC_MUTATIONS=100000 EDGESYNC_CONVERGENCE_EXAMPLES=500 $(BIN)/pytest --timeout 1800 \
 	    tests/replication/test_mutations.py tests/replication/test_convergence.py $(ARGS)
+
+# Are advisories known for what is installed? Asks PyPI; what it cannot ask for is a failure.
+audit: $(READY)
+	test -x build/audit/bin/pip-audit || \
+	    { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
+	$(BIN)/pip freeze --exclude-editable >build/audit/installed.txt
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement build/audit/installed.txt
 
 package:
 	@$(call need,dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
