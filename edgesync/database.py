@@ -10,6 +10,7 @@ import base64
 import io
 import logging
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,7 @@ from edgesync.documents.store_calls import (
 )
 from edgesync.errors import CollectionNotFoundError, EdgeSyncError, StoreClosedError
 from edgesync.limits import Limits
+from edgesync.storage.condition import Condition, Report
 from edgesync.storage.engine import Engine, StoreClient
 
 log: Final = logging.getLogger(__name__)
@@ -108,6 +110,8 @@ class Database:
         self._watcher = gevent.get_hub().loop.async_()
         self._engine = Engine.open(folder, limits, self._watcher.send)
         self._watcher.start(self._engine.deliver)
+        self._condition = Condition()
+        self._engine.watch_condition(self._take_report)
         self._client = self._engine.connect(self._take_answers)
         self._answers: dict[int, AsyncResult[object]] = {}
         self._last_call = 0
@@ -176,6 +180,24 @@ class Database:
     def is_open(self) -> bool:
         """Whether it has not been closed."""
         return self._is_open
+
+    @property
+    def problem(self) -> str:
+        """Why it could not store or read something lately; empty if all works.
+
+        Clients are told to try again, and do; a problem is over when they succeed.
+        """
+        error = self._condition.problem(time.monotonic())
+        return "" if error is None else str(error)
+
+    @property
+    def versions_ahead_s(self) -> float:
+        """How many seconds its latest version is ahead of this machine's clock, 0 if it is not.
+
+        It is when the clock was set back. Clients of 4.x refuse what is more than 120 s
+        ahead of theirs. Spec: documents.md §9.1.
+        """
+        return self._engine.versions_ahead_s
 
     # --- collections ---------------------------------------------------------------
 
@@ -265,7 +287,7 @@ class Database:
         length: object = self.ask(lambda call_id: BlobLength(call_id, digest))
         if not isinstance(length, int):
             return None
-        return io.BufferedReader(BlobReader(self, digest), self._limits.blob_piece_bytes)
+        return io.BufferedReader(BlobReader(self, digest, length), self._limits.blob_piece_bytes)
 
     # --- upkeep ----------------------------------------------------------------------
 
@@ -365,6 +387,15 @@ class Database:
     def _take_answers(self, *answers: StoreDone) -> None:
         for done in answers:
             self._answers.pop(done.call_id).set(done.result)
+
+    def _take_report(self, report: Report) -> None:
+        """Tell the operator what fails, and that it works again."""
+        if not self._condition.note(report, time.monotonic()):
+            return
+        if report.error is None:
+            log.info('database "%s": all that had failed works again', self._name)
+        else:
+            log.error('database "%s": %s; %s', self._name, report.error, report.error.hint)
 
 
 class StoreConnection:
@@ -641,15 +672,28 @@ class _ChangeListener:
 class BlobReader(io.RawIOBase):
     """The content of a blob, read piece by piece."""
 
-    def __init__(self, database: Database, digest: str) -> None:
+    def __init__(self, database: Database, digest: str, length: int) -> None:
         """Use `Database.get_blob`."""
         self._database = database
         self._digest = digest
+        self._length = length
         self._offset = 0
 
     def readable(self) -> bool:
         """Return True."""
         return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go on reading elsewhere; return where that is from the beginning."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._length}[whence]
+        if start + offset < 0:
+            raise ValueError("a blob has nothing before its beginning")
+        self._offset = start + offset
+        return self._offset
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill a buffer; return the number of bytes, 0 at the end."""

@@ -89,7 +89,7 @@ class Limits:
     """`changes` without a reply while a feed catches up; 1 afterwards."""
     max_revs_queued: int = 600
     """Requested revisions waiting to be sent, above which no history is read."""
-    max_revs_in_transmission: int = 10
+    max_revs_in_transmission: int = 50
     """`rev`s whose last frame has not left."""
     max_rev_bytes_unanswered: int = 2 * MIB
     """Bodies of sent `rev`s without an answer."""
@@ -114,10 +114,10 @@ class Limits:
     document may still be on the way, or somebody be reading it. Looked for as often."""
     blob_piece_bytes: int = 64 * KIB
     """What is read from, or written to, a blob's file at a time."""
-    commit_revisions: int = 100
-    """Revisions of one group commit."""
+    commit_revisions: int = 400
+    """Revisions of one group commit: most of what clients send before they wait for answers."""
     commit_delay_s: float = 0.005
-    """How long a commit waits for company."""
+    """How long a commit waits for company, and four times that while it keeps coming."""
     max_revs_depth: int = 50
     """Revisions kept of each branch (documents.md §2)."""
     max_identity_bytes: int = 256 * KIB

@@ -22,7 +22,7 @@ from edgesync.limits import Limits
 from edgesync.net.acceptor import Acceptor
 from edgesync.net.handshake import HandshakeRules, Peer
 from edgesync.net.interfaces import addresses_to_bind, url_hosts, what_is_missing
-from edgesync.net.session import Session
+from edgesync.net.session import TRY_AGAIN, Session
 from edgesync.net.tls import ServerTLS
 from edgesync.net.websocket import PeerSocket
 from edgesync.replication.replicator import Replicator, ReplicatorSettings
@@ -200,8 +200,15 @@ class URLEndpointListener:
             self._served_identity.follow()
         self._forget_close = self._database.on_close(self.stop)
 
-    def stop(self) -> None:
-        """Stop accepting and close all connections, with 1001; clients do not come back."""
+    def stop(self, *, for_good: bool = True) -> None:
+        """Stop accepting and close all connections.
+
+        Args:
+            for_good: Whether clients are told so, with 1001, and do not come back;
+                else they try again by themselves, in 2 seconds and later.
+
+        Spec: blip.md §1.5.
+        """
         if self._state is not State.RUNNING or self._acceptor is None:
             return
         self._state = State.STOPPING
@@ -209,8 +216,9 @@ class URLEndpointListener:
             self._forget_close()
         if self._served_identity is not None:
             self._served_identity.leave()
+        code = GOING_AWAY if for_good else TRY_AGAIN
         for connected in list(self._connections.values()):
-            connected.session.close(GOING_AWAY, "the listener was stopped")
+            connected.session.close(code, "the listener was stopped")
         self._acceptor.stop(self._config.limits.close_timeout_s)
         self._connections.clear()
         self._acceptor, self._identity, self._state = None, None, State.STOPPED

@@ -27,7 +27,7 @@ from edgesync.errors import EdgeSyncError
 from edgesync.limits import Limits
 from edgesync.replication.replicator import (
     Event,
-    FrameReceived,
+    FramesReceived,
     Replicator,
     ReplicatorSettings,
     Resumed,
@@ -167,7 +167,7 @@ class PassiveEnd:
         while True:
             moved = False
             while (frame := self.client.frame_to_send()) is not None:
-                self.receive(FrameReceived(frame))
+                self.receive(FramesReceived((frame,)))
                 moved = True
             while (frame := self.replicator.frame_to_send()) is not None:
                 self._submit()

@@ -25,6 +25,8 @@ FROZEN = """
 BlobReader
     readable()
     readinto(buffer)
+    seek(offset, whence=0, /)
+    seekable()
 Change
     sequence
     doc_id
@@ -79,8 +81,10 @@ Database
     is_open
     name
     open(name, *, directory='.', limits=None)
+    problem
     save_blob(stream, content_type='application/octet-stream')
     verify(*, progress=None)
+    versions_ahead_s
 Document
     id
     revision_id
@@ -146,7 +150,7 @@ URLEndpointListener(config)
     protocol_versions
     start(*, wait=False)
     status
-    stop()
+    stop(*, for_good=True)
     tls_identity
     totals
     urls

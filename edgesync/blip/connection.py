@@ -12,6 +12,7 @@ from edgesync.blip.frame import (
     NOREPLY,
     TYPE_MASK,
     URGENT,
+    FrameHeader,
     decode_varint,
     parse_header,
 )
@@ -28,6 +29,10 @@ from edgesync.errors import ProtocolError
 from edgesync.limits import Limits
 
 NO_PROPERTIES: Final[Mapping[str, str]] = {}
+_LAST_OF_MESSAGES: Final = int(MessageType.ERR)
+_WHOLE: Final = Arrival.WHOLE
+_ANSWERED: Final = Arrival.ANSWERED
+_REPLY: Final = int(MessageType.RPY)
 
 
 class Connection:
@@ -59,24 +64,27 @@ class Connection:
         Spec: blip.md §7.
         """
         self._check()
+        inbox = self._inbox
         try:
-            piece = self._receive(frame)
+            header = parse_header(frame)
+            if header.flags & TYPE_MASK <= _LAST_OF_MESSAGES:
+                piece = inbox.receive(frame, header)
+            else:
+                self._receive_ack(frame, header)
+                return iter(())
         except ProtocolError as error:
             self._failure = error
             raise
-        if self._inbox.is_midway:
+        if inbox.is_midway:
             return self._go_on(piece)
         return iter(()) if piece is None else iter((piece,))
 
-    def _receive(self, frame: bytes) -> MessagePiece | None:
-        header = parse_header(frame)
+    def _receive_ack(self, frame: bytes, header: FrameHeader) -> None:
         kind = header.flags & TYPE_MASK
-        if kind <= MessageType.ERR:
-            return self._inbox.receive(frame, header)
         if kind in (ACK_OF_REQUEST, ACK_OF_REPLY):
             received_bytes, _ = decode_varint(frame, header.payload_start)
             self._outbox.receive_ack(kind == ACK_OF_REPLY, header.number, received_bytes)
-        return None  # a frame of another type counts for nothing: §2.1
+        # A frame of another type counts for nothing: §2.1.
 
     def _go_on(self, piece: MessagePiece | None) -> Iterator[MessagePiece]:
         if piece is not None:
@@ -144,7 +152,7 @@ class Connection:
 
         Spec: blip.md §6.
         """
-        flags = MessageType.RPY | COMPRESSED * compressed
+        flags = _REPLY | COMPRESSED if compressed else _REPLY
         return self._reply(request, flags, properties, body, streamed)
 
     def send_error(
@@ -171,9 +179,9 @@ class Connection:
         streamed: bool,
     ) -> OutgoingMessage | None:
         self._check()
-        if request.type is not MessageType.MSG or request.arrival is not Arrival.WHOLE:
+        if request.request is not None or request.arrival is not _WHOLE:
             raise RuntimeError(f"{request!r} cannot be answered: {request.arrival.name}")
-        request.arrival = Arrival.ANSWERED
+        request.arrival = _ANSWERED
         if request.noreply:
             return None
         if request.urgent:
@@ -188,6 +196,15 @@ class Connection:
         if self._inbox.has_acks:
             return self._inbox.take_ack()
         return self._outbox.next_frame()
+
+    def rest(self) -> None:
+        """Free what only speed needs, as nothing will be sent for a while."""
+        self._outbox.rest()
+
+    def end(self) -> None:
+        """Free what is large, at the end of the connection."""
+        self._inbox.end()
+        self._outbox.rest()
 
     @property
     def has_output(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Final
 from edgesync.blip.frame import (
     ACK_OF_REPLY,
     ACK_OF_REQUEST,
+    MAX_VARINT_BYTES,
     MORE_COMING,
     TYPE_MASK,
     FrameDecoder,
@@ -19,7 +20,6 @@ from edgesync.blip.message import (
     Arrival,
     IncomingMessage,
     MessagePiece,
-    MessageType,
     OutgoingMessage,
     decode_properties,
 )
@@ -28,6 +28,10 @@ from edgesync.limits import Limits
 
 ACK_EVERY_BYTES: Final = 50_000
 """Spec: blip.md §5.2."""
+# Each look at a member through its class costs as much as ten of these.
+_IN_PROPERTIES: Final = Arrival.IN_PROPERTIES
+_IN_BODY: Final = Arrival.IN_BODY
+_WHOLE: Final = Arrival.WHOLE
 
 
 class Inbox:
@@ -88,9 +92,8 @@ class Inbox:
         if self._message is not None:
             raise RuntimeError("the pieces of the frame before were not taken")
         number, flags, start = header
-        kind = flags & TYPE_MASK
-        table = self._replies if kind else self._requests
-        message = table.get(number)
+        table = self._replies if flags & TYPE_MASK else self._requests
+        message = table.get(number) if table else None
         if message is None:
             message = self._begin(number, flags)
         self._count(message, len(frame) - start)
@@ -100,11 +103,16 @@ class Inbox:
             self._check_open_messages()
         elif table:
             table.pop(number, None)
-        data = self._decoder.begin(frame, header)
-        if not self._decoder.is_midway:
+        decoder = self._decoder
+        data = decoder.begin(frame, header)
+        if not decoder.is_midway:
             return self._deliver(message, data, is_last)
         self._message = message
         return self._deliver(message, data, is_last=False)
+
+    def end(self) -> None:
+        """Free what it keeps; no frame will come any more."""
+        self._decoder.end()
 
     def go_on(self) -> MessagePiece | None:
         """Take the next piece of the frame at hand.
@@ -124,7 +132,7 @@ class Inbox:
 
     def _begin(self, number: int, flags: int) -> IncomingMessage:
         """Check the number of a new message. Spec: blip.md §2.2."""
-        if flags & TYPE_MASK == MessageType.MSG:
+        if not flags & TYPE_MASK:
             if number != self._last_request + 1:
                 raise ProtocolError(f"request {number} follows request {self._last_request}")
             self._last_request = number
@@ -146,11 +154,11 @@ class Inbox:
         message.unacked_bytes += counted_bytes
         if message.unacked_bytes >= ACK_EVERY_BYTES:
             message.unacked_bytes = 0
-            kind = ACK_OF_REQUEST if message.type is MessageType.MSG else ACK_OF_REPLY
+            kind = ACK_OF_REQUEST if message.request is None else ACK_OF_REPLY
             self._acks[message.number, kind] = message.wire_bytes
 
     def _deliver(self, message: IncomingMessage, data: bytes, is_last: bool) -> MessagePiece | None:
-        is_first = message.arrival is Arrival.IN_PROPERTIES
+        is_first = message.arrival is _IN_PROPERTIES
         if is_first:
             body = self._read_properties(message, data)
             if body is None:
@@ -166,7 +174,7 @@ class Inbox:
                 f"the body of message {message.number} has more than {message.max_body_bytes} bytes"
             )
         if is_last:
-            message.arrival = Arrival.WHOLE
+            message.arrival = _WHOLE
             if message.request is not None:
                 del self._awaited[message.number]
         return MessagePiece(message, data, is_first, is_last)
@@ -177,7 +185,7 @@ class Inbox:
         if message.head is not None:
             message.head += data
             source = message.head
-        if is_cut_varint(source):
+        if len(source) < MAX_VARINT_BYTES and is_cut_varint(source):
             message.head = bytearray(source)
             return None
         length, start = decode_varint(source, 0)
@@ -190,5 +198,5 @@ class Inbox:
             return None
         message.properties = decode_properties(source[start:end], self._limits.max_properties)
         message.head = None
-        message.arrival = Arrival.IN_BODY
+        message.arrival = _IN_BODY
         return bytes(source[end:])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edgesync.blip.frame import (
+    DEFLATE_RESERVE,
     MORE_COMING,
     NOREPLY,
     TYPE_MASK,
@@ -15,13 +16,18 @@ from edgesync.blip.frame import (
     capacity,
     header_bytes,
 )
-from edgesync.blip.message import LARGEST_FRAME_BYTES, Departure, MessageType, OutgoingMessage
+from edgesync.blip.message import LARGEST_FRAME_BYTES, Departure, OutgoingMessage
 from edgesync.limits import KIB
 
 HURRIED_FRAME_BYTES: Final = 4 * KIB
 """A frame that an urgent message waits behind. Spec: blip.md §2.4."""
+ALWAYS_FITS_BYTES: Final = HURRIED_FRAME_BYTES - DEFLATE_RESERVE
 PAUSE_AT_BYTES: Final = 128_000
 """Unacknowledged bytes of a message. Spec: blip.md §5.1."""
+
+
+_QUEUED: Final = Departure.QUEUED
+_SENT: Final = Departure.SENT
 
 
 class Outbox:
@@ -66,18 +72,23 @@ class Outbox:
         if not message.number:
             self._last_request += 1
             message.number = self._last_request
-        flags = message.flags
-        is_hurried = bool(queue) and queue[0].flags & URGENT and not flags & URGENT
-        size = HURRIED_FRAME_BYTES if is_hurried else LARGEST_FRAME_BYTES
-        payload, is_last = message.take(capacity(message.number, flags, size))
-        frame = self._encoder.encode(
-            message.number, flags if is_last else flags | MORE_COMING, payload
-        )
+        number, flags, size = message.number, message.flags, ALWAYS_FITS_BYTES
+        if message.buffered_bytes > size:
+            is_hurried = bool(queue) and queue[0].flags & URGENT and not flags & URGENT
+            size = HURRIED_FRAME_BYTES if is_hurried else LARGEST_FRAME_BYTES
+            size = capacity(number, flags, size)
+        payload, is_last = message.take(size)
         if is_last:
+            frame = self._encoder.encode(number, flags, payload)
             self._finish(message)
         else:
-            self._set_aside(message, len(frame) - header_bytes(message.number))
+            frame = self._encoder.encode(number, flags | MORE_COMING, payload)
+            self._set_aside(message, len(frame) - header_bytes(number))
         return frame
+
+    def rest(self) -> None:
+        """Free what only speed needs, as nothing will be sent for a while."""
+        self._encoder.rest()
 
     def receive_ack(self, is_reply: bool, number: int, received_bytes: int) -> None:
         """Let a message go on whose bytes have come; ignore ACKs of others. Spec: blip.md §5.1."""
@@ -89,7 +100,7 @@ class Outbox:
             self._queue_or_starve(message)
 
     def _finish(self, message: OutgoingMessage) -> None:
-        message.departure = Departure.SENT
+        message.departure = _SENT
         message.on_data = None
         self.unsent_messages -= 1
         if message.sent_bytes:
@@ -116,7 +127,7 @@ class Outbox:
             message.departure = Departure.STARVED
 
     def _queue_again(self, message: OutgoingMessage) -> None:
-        message.departure = Departure.QUEUED
+        message.departure = _QUEUED
         if message.flags & URGENT and len(self._queue) > 1:
             self._queue.insert(self._urgent_place(message), message)
         else:
@@ -135,7 +146,7 @@ class Outbox:
 
 
 def _key(message: OutgoingMessage) -> tuple[bool, int]:
-    return message.flags & TYPE_MASK != MessageType.MSG, message.number
+    return message.flags & TYPE_MASK != 0, message.number
 
 
 def _wants_reply(message: OutgoingMessage) -> bool:

@@ -26,7 +26,10 @@ def check_doc_id(text: str) -> None:
 
     Spec: documents.md §7.
     """
-    is_short = len(text) <= MAX_DOC_ID_BYTES and (text.isascii() or _utf8_fits(text))
+    is_short = len(text) <= MAX_DOC_ID_BYTES
+    if is_short and text.isascii() and text.isprintable() and text[:1] not in ("", "_"):
+        return  # nearly all, at a fifth of the time
+    is_short = is_short and (text.isascii() or _utf8_fits(text))
     if not is_short or _DOC_ID.fullmatch(text) is None:
         raise InvalidDocIDError(
             f"{text[:100]!r} is not a document ID: 1 to {MAX_DOC_ID_BYTES} bytes without "

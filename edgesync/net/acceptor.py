@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import resource
 import socket
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ _BACKLOG: Final = 128
 _TRIES_FOR_A_COMMON_PORT: Final = 5
 _KILL_TIMEOUT_S: Final = 1.0
 _PAUSE_WITHOUT_DESCRIPTORS_S: Final = 0.5
+_SPARE_DESCRIPTORS: Final = 32  # for the databases, their blobs and the local API
 _QUIET_S: Final = 60.0  # between two warnings about a crowd
 _MAPPED_IPV4: Final = "::ffff:"
 
@@ -44,6 +46,10 @@ class Acceptor:
     the address that has most of them is dropped; above `Limits.max_connections`
     or `max_connections_per_address` nobody is admitted, and 503 says so. A
     connection that is refused is pending again until it has ended.
+
+    The last file descriptors are not for connections: who gets one of them is told
+    503, or nothing if there are hardly any, while the clients that are here, and the
+    operator, still need some.
 
     An acceptor is started once; to serve again, make another one.
 
@@ -86,6 +92,7 @@ class Acceptor:
         self._pending: dict[greenlet, str] = {}  # its address, in order of arrival
         self._admitted: Counter[str] = Counter()  # by address
         self._warned_at = -_QUIET_S
+        self._shortage = _Shortage()
 
     @property
     def port(self) -> int:
@@ -137,7 +144,7 @@ class Acceptor:
         sockets = _bind(addresses)
         self._port = sockets[0].getsockname()[1]
         for (address, _), bound in zip(addresses, sockets, strict=True):
-            self._servers[address] = _Server(bound, self._pool, self._handle)
+            self._servers[address] = _Server(bound, self._pool, self._handle, self._shortage)
             self._servers[address].start()
 
     def stop(self, timeout_s: float) -> None:
@@ -160,6 +167,10 @@ class Acceptor:
         """Serve one connection, from its first byte to its last, in its own greenlet."""
         host, port = address[0].removeprefix(_MAPPED_IPV4), address[1]
         this = gevent.getcurrent()
+        spare = _spare_descriptors(sock.fileno())
+        if spare < _SPARE_DESCRIPTORS // 2:
+            self._shortage.tell("hardly any file descriptors are left")
+            return
         self._make_room()
         self._pending[this] = host
         admitted: list[str] = []  # at most one
@@ -176,7 +187,7 @@ class Acceptor:
                 limits=self._limits,
                 passwords=self._passwords,
                 place=Place(
-                    partial(self._admit, this, host, admitted),
+                    partial(self._admit, this, host, spare, admitted),
                     partial(self._dismiss, this, admitted),
                 ),
                 serve=self._serve,
@@ -196,7 +207,7 @@ class Acceptor:
         with gevent.Timeout(self._limits.tls_handshake_timeout_s, late):
             return self.tls.wrap(sock, self._limits.send_timeout_s)
 
-    def _admit(self, this: greenlet, address: str, admitted: list[str]) -> str | None:
+    def _admit(self, this: greenlet, address: str, spare: int, admitted: list[str]) -> str | None:
         """Count a connection among those that are served, or say why not."""
         if not self._port:
             return "The listener is stopping"
@@ -204,6 +215,9 @@ class Acceptor:
             return "Too many clients are connected"
         if self._admitted[address] >= self._limits.max_connections_per_address:
             return "Too many clients are connected from this address"
+        if spare < _SPARE_DESCRIPTORS:
+            self._shortage.tell("too few file descriptors are left")
+            return "Too few file descriptors are left"
         self._pending.pop(this, None)
         self._admitted[address] += 1
         admitted.append(address)
@@ -230,6 +244,24 @@ class Acceptor:
         gevent.kill(pending)
 
 
+class _Shortage:
+    """Tells the operator that connections are refused for want of something, but seldom."""
+
+    def __init__(self) -> None:
+        self._told_at = -_QUIET_S
+
+    def tell(self, reason: object) -> None:
+        if time.monotonic() - self._told_at >= _QUIET_S:
+            self._told_at = time.monotonic()
+            _log.error("no further connections for the moment: %s", reason)
+
+
+def _spare_descriptors(taken: int) -> int:
+    """Return how many file descriptors are above one; the lowest is always given out first."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _SPARE_DESCRIPTORS if limit == resource.RLIM_INFINITY else limit - taken - 1
+
+
 class _Server(WSGIServer):
     """pywsgi's server of one socket, as far as it accepts.
 
@@ -244,8 +276,10 @@ class _Server(WSGIServer):
         bound: socket.socket,
         pool: Pool,
         handle: Callable[[_Server, GeventSocket, tuple[str, int]], None],
+        shortage: _Shortage,
     ) -> None:
         self._handle_connection = handle
+        self._shortage = shortage
         super().__init__(
             bound,
             spawn=pool,
@@ -264,7 +298,7 @@ class _Server(WSGIServer):
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 return None  # that connection is gone already
-            _log.error("no further connections for the moment: %s", error)
+            self._shortage.tell(error)
             self.stop_accepting()
             gevent.spawn_later(_PAUSE_WITHOUT_DESCRIPTORS_S, self._start_accepting_again)
             return None

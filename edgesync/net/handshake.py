@@ -253,6 +253,9 @@ class PeerHandler(WebSocketHandler):  # type: ignore[misc]  # gevent-websocket h
     def run_websocket(self) -> None:
         """Hand the connection over until it ends."""
         assert self._peer is not None
+        self.environ.clear()  # of no use any more, and the connection may last for days
+        self.headers = None
+        self.rfile = BytesIO()
         try:
             self._serve(self.websocket, self._peer)
         finally:

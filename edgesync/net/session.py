@@ -17,7 +17,7 @@ from edgesync.net.websocket import PeerSocket
 from edgesync.replication.replicator import (
     DeadlinePassed,
     Event,
-    FrameReceived,
+    FramesReceived,
     Replicator,
     Resumed,
 )
@@ -83,6 +83,7 @@ class Session:
             writer.join(self._limits.send_timeout_s)
             writer.kill()
             self._websocket.finish()
+            self._replicator.end()
             if self._websocket.failure is not None:
                 log.info("%s: %s", self._peer_name, self._websocket.failure)
 
@@ -106,13 +107,13 @@ class Session:
         try:
             for event in events:
                 self._replicator.receive(event, now)
+            self._pass_on_calls()
         except EdgeSyncError as error:
             self._fail(error)
         except Exception:  # a bug of ours: end this peer, keep the others
             log.exception("%s: internal error", self._peer_name)
             self.close(INTERNAL_ERROR, "internal error")
         else:
-            self._pass_on_calls()
             if self._replicator.has_output:
                 self._work.set()
 
@@ -137,14 +138,13 @@ class Session:
     def _read(self) -> None:
         """Take what the peer sends, while the replicator wants more."""
         while frames := self._websocket.receive():
-            for frame in frames:
-                self.bytes_in += len(frame)
-                self._receive(FrameReceived(frame))
-                self._finish_frame()
+            self.bytes_in += sum(map(len, frames))
+            self._receive(FramesReceived(frames))
+            self._finish_frames()
             gevent.sleep(0)  # a fast peer's socket always has more: let others have their turn
 
-    def _finish_frame(self) -> None:
-        """Wait until the frame is wholly taken and more is wanted."""
+    def _finish_frames(self) -> None:
+        """Wait until the frames are wholly taken and more is wanted."""
         replicator = self._replicator
         while self._websocket.is_open and (replicator.has_backlog or not replicator.wants_input):
             if not replicator.wants_input:
@@ -173,26 +173,20 @@ class Session:
         """Return frames for one call of the socket, less than 80 KiB."""
         frames: list[bytes] = []
         size = 0
-        while (
-            self._websocket.is_open
-            and size < SEND_BYTES
-            and (frame := self._next_frame()) is not None
-        ):
-            frames.append(frame)
-            size += len(frame)
-        if frames:
-            self.bytes_out += size
-            self._pass_on_calls()
-            if self._replicator.wants_input:
-                self._has_room.set()
-        return frames
-
-    def _next_frame(self) -> bytes | None:
+        if not self._websocket.is_open:
+            return frames
+        next_frame = self._replicator.frame_to_send
         try:
-            return self._replicator.frame_to_send()
+            while size < SEND_BYTES and (frame := next_frame()) is not None:
+                frames.append(frame)
+                size += len(frame)
+            self._pass_on_calls()
         except EdgeSyncError as error:
             self._fail(error)
-            return None
+        self.bytes_out += size
+        if frames and self._replicator.wants_input:
+            self._has_room.set()
+        return frames
 
     def _seconds_to_deadline(self) -> float:
         """Return the seconds to the next PING or deadline."""

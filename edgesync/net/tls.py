@@ -16,7 +16,7 @@ from OpenSSL.crypto import X509, X509StoreFlags
 
 from edgesync.errors import IdentityError
 from edgesync.identity.certificate import Certificate, PrivateKey
-from edgesync.identity.trust import MAX_CHAIN
+from edgesync.identity.trust import CANNOT_BE_READ, MAX_CHAIN
 from edgesync.limits import KIB, MIB
 from edgesync.net.transport import drain, send_all
 
@@ -139,7 +139,7 @@ class _ClientCheck:
         if depth not in self._found:
             try:
                 self._found[depth] = certificate.to_cryptography()
-            except ValueError:
+            except CANNOT_BE_READ:
                 self._is_decided, self.refusal = True, "a certificate is malformed"
                 return
         if fault in _IS_THE_LAST:
@@ -174,6 +174,7 @@ class TLSSocket:
         self._writing = Semaphore()
         self._flushing = Semaphore()
         self.client_chain: tuple[Certificate, ...] = ()
+        self._late_error: SSL.Error | None = None
 
     def shake_hands(self, check: _ClientCheck | None) -> None:
         """Make the handshake as a server.
@@ -205,11 +206,11 @@ class TLSSocket:
         self._flush()
 
     def recv(self, max_bytes: int, /) -> bytes:
-        """Wait for bytes; return at most one record's, and none at the end."""
+        """Wait for bytes; return what has come of them, and none at the end."""
         wanted = min(max_bytes, _RECORD_BYTES)
         for _ in range(_MAX_ROUNDS_WITHOUT_DATA):
             try:
-                return self._connection.recv(wanted)
+                return self._with_more(self._recv_record(wanted), max_bytes)
             except SSL.WantReadError:
                 self._flush_unless_busy()
                 self._feed()
@@ -220,6 +221,27 @@ class TLSSocket:
                     self._flush_unless_busy()  # the alert
                 raise ConnectionError(f"TLS: {_reason(error)}") from error
         raise ConnectionError("TLS: the peer sends everything but data")
+
+    def _recv_record(self, max_bytes: int) -> bytes:
+        late_error, self._late_error = self._late_error, None
+        if late_error is not None:
+            raise late_error
+        return self._connection.recv(max_bytes)
+
+    def _with_more(self, data: bytes, max_bytes: int) -> bytes:
+        """Add the records that have come along: clients put each message into one of its own.
+
+        An error behind them is for the next call.
+        """
+        records = [data]
+        room = max_bytes - len(data)
+        while room >= _RECORD_BYTES and self._late_error is None:
+            try:
+                records.append(self._connection.recv(_RECORD_BYTES))
+                room -= len(records[-1])
+            except SSL.Error as error:  # mostly that there are no more
+                self._late_error = error.with_traceback(None)  # which would keep `records`
+        return b"".join(records)
 
     def sendall(self, data: bytes, /) -> None:
         """Wait until the kernel has taken all of `data`, encrypted."""

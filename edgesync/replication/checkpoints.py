@@ -8,7 +8,7 @@ import orjson
 
 from edgesync.blip.message import IncomingMessage
 from edgesync.documents.store_calls import Checkpoint, GetCheckpoint, SetCheckpoint
-from edgesync.errors import CheckpointConflictError, EdgeSyncError
+from edgesync.errors import CheckpointConflictError, EdgeSyncError, StoreFullError
 from edgesync.limits import Limits
 from edgesync.replication import refusals
 from edgesync.replication.ports import Answer, PeerPort, StorePort
@@ -66,6 +66,9 @@ class Checkpoints:
             self._peer.reply(message, {"rev": saved})
         elif isinstance(saved, CheckpointConflictError):
             self._peer.refuse(message, refusals.CHECKPOINT_CONFLICT)
+        elif isinstance(saved, StoreFullError):
+            # After 503 clients close: none could pull from a full card. Spec: replication.md §3.3.
+            self._peer.refuse(message, refusals.CHECKPOINT_NOT_SAVED)
         else:
             self._peer.refuse(message, refusals.STORE_UNAVAILABLE)
 

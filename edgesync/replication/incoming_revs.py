@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 import orjson
@@ -25,8 +25,11 @@ NOOP: Final[Mapping[str, str]] = {"noop": "true"}
 NO_BODY: Final = Body(b"", ())
 
 
-class State(Enum):
-    """Where a pushed revision stands. Spec: replication.md §5."""
+class State(IntEnum):
+    """Where a pushed revision stands. Spec: replication.md §5.
+
+    Numbers, as each revision is looked up in `STEPS` twice: they are hashed in C.
+    """
 
     ARRIVED = auto()
     FETCHING_BASE = auto()
@@ -40,10 +43,10 @@ STEPS: Final[frozenset[tuple[State, State]]] = frozenset(
         (State.ARRIVED, State.FETCHING_BASE),
         (State.ARRIVED, State.FETCHING_BLOBS),
         (State.ARRIVED, State.INSERTING),
-        (State.ARRIVED, State.ANSWERED),  # the body may not be stored
+        (State.ARRIVED, State.ANSWERED),  # the body may not be stored, or there is none
         (State.FETCHING_BASE, State.FETCHING_BLOBS),
         (State.FETCHING_BASE, State.INSERTING),
-        (State.FETCHING_BASE, State.ANSWERED),  # 422: the whole body follows
+        (State.FETCHING_BASE, State.ANSWERED),  # 422: the whole body follows; or as above
         (State.FETCHING_BLOBS, State.INSERTING),
         (State.FETCHING_BLOBS, State.ANSWERED),  # a blob could not be had
         (State.INSERTING, State.ANSWERED),  # committed, or refused
@@ -79,9 +82,10 @@ class IncomingRevs:
 
     def rev(self, request: Request, is_oversized: bool = False) -> None:
         """Take a `rev`; of an oversized one the body was thrown away."""
+        properties = request.message.properties
         try:
-            check_doc_id(request.message.properties.get("id", ""))
-            identity = self._form.identify(request.message.properties)
+            check_doc_id(properties.get("id", ""))
+            identity = self._form.identify(properties)
         except InvalidRevIDError:
             self._finish(request, refusals.BAD_REVISION)
         except EdgeSyncError as error:
@@ -89,9 +93,9 @@ class IncomingRevs:
         else:
             if is_oversized:
                 self._finish(request, refusals.BODY_TOO_LARGE)
-            elif _has_nothing_to_store(request):
-                self._finish(request, None)
-            elif "deltaSrc" in request.message.properties:
+            elif "error" in properties:
+                self._finish(request, None)  # the peer could not read it: §3.7
+            elif "deltaSrc" in properties:
                 self._fetch_base(_IncomingRev(request, identity))
             else:
                 self._take_body(_IncomingRev(request, identity), request.body)
@@ -134,7 +138,9 @@ class IncomingRevs:
         except EdgeSyncError as error:
             self._done(rev, refusal_for(error))
             return
-        if not rev.body.blobs:
+        if rev.body.text is not text and _tells_of_lost_access(text):
+            self._done(rev, None)
+        elif not rev.body.blobs:
             rev.go(State.INSERTING)
             self._insert(rev)
         elif self._hold(rev, rev.body.text):
@@ -161,15 +167,16 @@ class IncomingRevs:
     # --- the store ---------------------------------------------------------------------
 
     def _insert(self, rev: _IncomingRev) -> None:
-        path = rev.request.collection.path
-        properties = rev.request.message.properties
+        request, body = rev.request, rev.body
+        properties = request.message.properties
+        path = request.collection.path
         try:
-            call = insert_call(self._store.new_id(), path, properties, rev.identity, rev.body)
+            call = insert_call(self._store.new_id(), path, properties, rev.identity, body)
         except InvalidRevIDError:
             self._done(rev, refusals.BAD_REVISION)
             return
-        self.bytes_inserting += len(rev.body.text)
-        self._pushing(rev.request.collection, rev.doc_id, self._form.key(rev.identity))
+        self.bytes_inserting += len(body.text)
+        self._pushing(request.collection, rev.doc_id, self._form.key(rev.identity))
         self._store.ask(call, lambda inserted: self._inserted(rev, inserted))
 
     def _inserted(self, rev: _IncomingRev, inserted: Answer) -> None:
@@ -210,23 +217,17 @@ class _IncomingRev:
 
     def go(self, state: State) -> None:
         if (self.state, state) not in STEPS:
-            raise RuntimeError(f"a revision cannot go from {self.state} to {state}")
+            raise RuntimeError(f"a revision cannot go from {self.state!r} to {state!r}")
         self.state = state
 
 
-def _has_nothing_to_store(request: Request) -> bool:
-    """Tell whether the peer could not read the revision, or tells of lost access.
+def _tells_of_lost_access(text: bytes) -> bool:
+    """Tell whether there is nothing to store. Spec: replication.md §5 step 3.
 
-    Spec: replication.md §3.7, §5 step 3.
+    Args:
+        text: A body of which reserved properties were stripped.
     """
-    if "error" in request.message.properties:
-        return True
-    if b'"_removed"' not in request.body:
-        return False
-    try:
-        root = orjson.loads(request.body)
-    except orjson.JSONDecodeError:
-        return False
+    root: object = orjson.loads(text)
     return isinstance(root, dict) and root.get("_removed") is True
 
 

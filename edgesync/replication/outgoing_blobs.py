@@ -45,7 +45,7 @@ class OutgoingBlobs:
             self._waiting.append(_Wanted(message, digest))
 
     def pump(self) -> None:
-        """Start and feed as far as there is room; called after every event and frame."""
+        """Start and feed as far as there is room; called before calls go to the store."""
         if self._under_way:
             self._under_way = [blob for blob in self._under_way if not blob.is_done]
         while self._waiting and len(self._under_way) < self._limits.max_blob_transfers:

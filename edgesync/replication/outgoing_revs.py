@@ -8,14 +8,15 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from edgesync.blip.message import OutgoingMessage
+from edgesync.blip.message import IncomingMessage, OutgoingMessage
 from edgesync.documents.delta import make_delta
 from edgesync.documents.store_calls import Change, ReadRev, StoredRev
 from edgesync.errors import CollectionNotFoundError, EdgeSyncError, StoreDamagedError
 from edgesync.limits import Limits
+from edgesync.replication import refusals
 from edgesync.replication.ports import Answer, PeerPort, Reply, StorePort
-from edgesync.replication.profiles import PeerCollection
-from edgesync.replication.refusals import Refusal
+from edgesync.replication.profiles import PeerCollection, Request
+from edgesync.replication.refusals import Refusal, refusal_for
 from edgesync.replication.rev_forms import RevForm
 
 GONE = 404
@@ -74,8 +75,26 @@ class OutgoingRevs:
         """Queue a revision; it will be followed by exactly one `rev` or `norev`."""
         self._waiting.append(wanted)
 
+    def get_rev(self, request: Request) -> None:
+        """Give a connected client a document, outside of all windows. Spec: replication.md §8."""
+        doc_id = request.message.properties.get("id", "")
+        call = ReadRev(self._store.new_id(), request.collection.path, doc_id)
+        self._store.ask(call, lambda found: self._give(request.message, found))
+
+    def _give(self, message: IncomingMessage, found: Answer) -> None:
+        if isinstance(found, EdgeSyncError):
+            self._peer.refuse(message, refusal_for(found))
+        elif not isinstance(found, StoredRev) or found.deleted:
+            self._peer.refuse(message, refusals.NO_DOCUMENT)
+        else:
+            rev, _ = self._form.sent(found, frozenset(), 1)
+            if message.properties.get("ifNotRev") == rev:
+                self._peer.refuse(message, refusals.NOT_MODIFIED)
+            else:
+                self._peer.reply(message, {"rev": rev}, found.body, compressed=True)
+
     def pump(self) -> None:
-        """Read and send as far as the windows allow; called after every event and frame."""
+        """Read and send as far as the windows allow; called before calls go to the store."""
         if self._in_transmission:
             self._in_transmission = [m for m in self._in_transmission if not m.is_sent]
         while self._read and len(self._in_transmission) < self._limits.max_revs_in_transmission:

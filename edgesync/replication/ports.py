@@ -153,15 +153,20 @@ class PeerPort:
 class _ReplyCollector:
     """Join a small reply; the connection enforces its size."""
 
+    __slots__ = ("_parts", "_then")
+
     def __init__(self, then: Callable[[Reply], None]) -> None:
         self._then = then
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] | None = None  # nearly all replies are one piece
 
     def __call__(self, piece: MessagePiece) -> None:
-        self._parts.append(piece.data)
-        if piece.is_last:
-            message = piece.message
-            body = b"".join(self._parts)
+        message, body, is_first, is_last = piece
+        if not (is_first and is_last):
+            self._parts = self._parts or []
+            self._parts.append(body)
+        if is_last:
+            if self._parts is not None:
+                body = b"".join(self._parts)
             refusal = refusal_of(message, body) if message.is_error else None
             self._then(Reply(message.properties, body, refusal))
 

@@ -153,13 +153,12 @@ def parse_proposals(body: bytes, limits: Limits) -> list[Proposal | None] | Refu
 
 
 def _proposal(entry: object) -> Proposal | None:
-    match entry:
-        case [str(doc_id), str(rev_id)]:
-            return Proposal(doc_id, rev_id, "")
-        case [str(doc_id), str(rev_id), str(parent), *_]:
-            return Proposal(doc_id, rev_id, parent)
-        case [str(doc_id), str(rev_id), None, *_]:
-            return Proposal(doc_id, rev_id, "")
+    if not isinstance(entry, list) or len(entry) < 2:
+        return None
+    doc_id, rev_id, *more = entry
+    parent = (more[0] or "") if more else ""
+    if isinstance(doc_id, str) and isinstance(rev_id, str) and isinstance(parent, str):
+        return Proposal(doc_id, rev_id, parent)
     return None
 
 

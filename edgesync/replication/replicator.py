@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, NamedTuple, assert_never
 
 from edgesync.blip.connection import Connection
-from edgesync.blip.message import IncomingMessage, MessagePiece, MessageType, int_property
+from edgesync.blip.message import IncomingMessage, MessagePiece, int_property
 from edgesync.documents.store_calls import (
     DEFAULT_COLLECTION,
     Committed,
-    ReadRev,
     StoreCall,
     StoreDone,
-    StoredRev,
 )
-from edgesync.errors import EdgeSyncError, PeerSilentError, ProtocolError
-from edgesync.limits import Limits
+from edgesync.errors import PeerSilentError, ProtocolError
+from edgesync.limits import KIB, MIB, Limits
 from edgesync.replication import refusals
 from edgesync.replication.changes_feed import ChangesFeed
 from edgesync.replication.checkpoints import Checkpoints
@@ -26,7 +24,7 @@ from edgesync.replication.incoming_blobs import IncomingBlobs
 from edgesync.replication.incoming_revs import IncomingRevs
 from edgesync.replication.outgoing_blobs import OutgoingBlobs
 from edgesync.replication.outgoing_revs import OutgoingRevs
-from edgesync.replication.ports import Answer, PeerPort, StorePort
+from edgesync.replication.ports import PeerPort, StorePort
 from edgesync.replication.profiles import (
     DEFAULT_MAX_HISTORY,
     DEFAULT_MAX_HISTORY_V2,
@@ -35,7 +33,7 @@ from edgesync.replication.profiles import (
     parse_get_collections,
     parse_sub_changes,
 )
-from edgesync.replication.refusals import Refusal, refusal_for
+from edgesync.replication.refusals import Refusal
 from edgesync.replication.rev_finder import RevFinder
 from edgesync.replication.rev_forms import TreeForm, VersionForm
 
@@ -43,14 +41,16 @@ BODY_PROFILES: Final = frozenset({"rev", "putRev"})
 """Requests whose body is a document."""
 VERSION_VECTORS: Final = 4
 """The first protocol version that speaks of them."""
-PIECES_AT_A_TIME: Final = 16
-"""Of up to 64 KiB; a few milliseconds of work."""
+BYTES_AT_A_TIME: Final = MIB
+"""Of pieces, after which others have their turn; a few milliseconds of work."""
+BYTES_PER_PIECE: Final = 4 * KIB
+"""What a small piece counts as."""
 
 
-class FrameReceived(NamedTuple):
-    """A BLIP frame came from the peer."""
+class FramesReceived(NamedTuple):
+    """BLIP frames came from the peer, in this order."""
 
-    frame: bytes
+    frames: Sequence[bytes]
 
 
 class DeadlinePassed(NamedTuple):
@@ -58,10 +58,10 @@ class DeadlinePassed(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """Others had their turn: go on with the frame at hand, while `has_backlog`."""
+    """Others had their turn: go on with the frames at hand, while `has_backlog`."""
 
 
-Event = FrameReceived | Resumed | StoreDone | Committed | DeadlinePassed
+Event = FramesReceived | Resumed | StoreDone | Committed | DeadlinePassed
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,11 @@ class Mode(Enum):
     UNDECIDED = auto()
     LEGACY = auto()  # the default collection, without a name
     COLLECTIONS = auto()  # by their place in `getCollections`
+
+
+# Each look at a member through its class costs as much as ten of these.
+_UNDECIDED: Final = Mode.UNDECIDED
+_COLLECTIONS: Final = Mode.COLLECTIONS
 
 
 class Replicator:
@@ -115,6 +120,7 @@ class Replicator:
         self._peer = PeerPort(self._connection, limits)
         self._mode = Mode.UNDECIDED
         self._collections: list[PeerCollection] = []
+        self._by_index: dict[str, PeerCollection] = {}  # as clients write it
         self._feeds: dict[str, ChangesFeed] = {}
         self._arriving: dict[IncomingMessage, _Arriving] = {}
         self._buffered_bytes = 0
@@ -154,16 +160,16 @@ class Replicator:
                 later; final.
         """
         match event:
-            case FrameReceived(frame):
+            case StoreDone():
+                self._store.answer(event)
+            case FramesReceived(frames):
                 if self._pieces is not None:
-                    raise RuntimeError("the last frame is not taken yet")
+                    raise RuntimeError("the last frames are not taken yet")
                 self._last_frame_at = now
-                self._pieces = self._connection.receive(frame)
+                self._pieces = self._pieces_of(frames)
                 self._go_on()
             case Resumed():
                 self._go_on()
-            case StoreDone():
-                self._store.answer(event)
             case Committed(sequences):
                 for path, feed in self._feeds.items():
                     if path in sequences:
@@ -172,17 +178,20 @@ class Replicator:
                 self._check_deadline(now)
             case _:
                 assert_never(event)
-        self._pump()
 
     def frame_to_send(self) -> bytes | None:
-        """Return the next frame for the peer, None if nothing can go now."""
-        frame = self._connection.frame_to_send()
-        if frame is not None:
-            self._pump()
-        return frame
+        """Return the next frame for the peer, None if nothing can go now.
+
+        Call `store_calls` before and after.
+        """
+        return self._connection.frame_to_send()
 
     def store_calls(self) -> list[StoreCall]:
-        """Hand over the questions to the store since the last time."""
+        """Hand over the questions to the store since the last time.
+
+        What events and frames have made room for is done here, once for all of them.
+        """
+        self._pump()
         return self._store.take_calls()
 
     def next_deadline(self) -> float | None:
@@ -191,15 +200,23 @@ class Replicator:
             return None
         return self._last_frame_at + self._limits.reply_timeout_s
 
+    def end(self) -> None:
+        """Free what is large: the rest refers to itself, and waits for the garbage collector."""
+        self._pieces = None
+        self._arriving.clear()
+        self._connection.end()
+
     @property
     def wants_input(self) -> bool:
         """Whether more of the peer can be read; what waits for the store is bounded."""
+        in_store = self._incoming_revs.bytes_inserting + self._incoming_blobs.bytes_appending
         requests = self._peer.unanswered_requests + self._connection.queued_messages
-        return self._store_has_room() and requests < self._limits.max_unanswered_requests
+        limits = self._limits
+        return in_store < limits.max_unanswered_bytes and requests < limits.max_unanswered_requests
 
     @property
     def has_backlog(self) -> bool:
-        """Whether the last frame is not wholly taken: `Resumed` is due, then no other frame."""
+        """Whether the last frames are not wholly taken: `Resumed` is due, and no other frame."""
         return self._pieces is not None
 
     @property
@@ -236,21 +253,20 @@ class Replicator:
         return tuple(collection.path for collection in self._collections)
 
     def _go_on(self) -> None:
-        """Take pieces of the frame at hand, a few at a time: it may unpack to a thousandfold."""
-        if self._pieces is None:
+        """Take pieces of the frames at hand, some at a time: they may unpack to a thousandfold."""
+        if self._pieces is None or not self.wants_input:
             return
-        for _ in range(PIECES_AT_A_TIME):
-            if not self._store_has_room():
-                return
-            piece = next(self._pieces, None)
-            if piece is None:
-                self._pieces = None
-                return
+        room = BYTES_AT_A_TIME
+        for piece in self._pieces:
             self._take(piece)
+            room -= len(piece.data) + BYTES_PER_PIECE
+            if room <= 0 or not self.wants_input:
+                return
+        self._pieces = None
 
-    def _store_has_room(self) -> bool:
-        in_store = self._incoming_revs.bytes_inserting + self._incoming_blobs.bytes_appending
-        return in_store < self._limits.max_unanswered_bytes
+    def _pieces_of(self, frames: Sequence[bytes]) -> Iterator[MessagePiece]:
+        for frame in frames:
+            yield from self._connection.receive(frame)
 
     def _pump(self) -> None:
         for feed in self._feeds.values():
@@ -265,20 +281,20 @@ class Replicator:
                 f"no answer to {self._peer.awaiting_replies} requests"
                 f" for {self._limits.reply_timeout_s:g} s"
             )
+        if now - self._last_frame_at >= self._limits.ping_interval_s:
+            self._connection.rest()  # idle clients may be many
 
     # --- what arrives ------------------------------------------------------------
 
     def _take(self, piece: MessagePiece) -> None:
-        message = piece.message
-        if message.type is not MessageType.MSG:
+        message, data, is_first, is_last = piece
+        if message.request is not None:
             self._peer.take_reply(piece)
-        elif piece.is_first and piece.is_last:
+        elif is_first and is_last:
             self._peer.accept(message)
-            too_large = (
-                message.profile in BODY_PROFILES
-                and len(piece.data) > self._limits.max_document_bytes
-            )
-            self._dispatch(message, b"" if too_large else piece.data, is_oversized=too_large)
+            is_long = len(data) > self._limits.max_document_bytes
+            is_oversized = is_long and message.profile in BODY_PROFILES
+            self._dispatch(message, b"" if is_oversized else data, is_oversized=is_oversized)
         else:
             self._collect(piece)
 
@@ -300,16 +316,9 @@ class Replicator:
             self._dispatch(message, body, is_oversized=arriving.is_oversized)
 
     def _dispatch(self, message: IncomingMessage, body: bytes, *, is_oversized: bool) -> None:
-        profile = message.profile
-        if profile == "getCollections":
-            self._get_collections(message, body)
-            return
-        if profile == "PING":
-            self._peer.reply(message)
-            return
-        handler = PROFILES.get(profile)
+        handler = PROFILES.get(message.profile)
         if handler is None:
-            self._peer.refuse(message, refusals.UNKNOWN_PROFILE)
+            self._dispatch_outside(message, body)
             return
         collection = self._collection_of(message)
         if isinstance(collection, Refusal):
@@ -319,20 +328,32 @@ class Replicator:
         else:
             handler(self, Request(message, body, collection))
 
+    def _dispatch_outside(self, message: IncomingMessage, body: bytes) -> None:
+        """Answer what is about no collection."""
+        if message.profile == "getCollections":
+            self._get_collections(message, body)
+        elif message.profile == "PING":
+            self._peer.reply(message)
+        else:
+            self._peer.refuse(message, refusals.UNKNOWN_PROFILE)
+
     # --- collections ---------------------------------------------------------------
 
     def _collection_of(self, message: IncomingMessage) -> PeerCollection | Refusal:
         """Return what a request is about. Spec: replication.md §1.1."""
         named = "collection" in message.properties
-        if self._mode is Mode.UNDECIDED and not named:
+        if self._mode is _UNDECIDED and not named:
             if DEFAULT_COLLECTION not in self._settings.collections:
                 return refusals.NO_LEGACY_CLIENTS
             self._mode = Mode.LEGACY
             self._collections = [PeerCollection(DEFAULT_COLLECTION, None)]
-        if self._mode is not Mode.COLLECTIONS:
+        if self._mode is not _COLLECTIONS:
             return refusals.COLLECTION_MISUSED if named else self._collections[0]
         if not named:
             return refusals.COLLECTION_MISUSED
+        found = self._by_index.get(message.properties["collection"])
+        if found is not None:
+            return found
         index = int_property(message.properties, "collection")
         if index is None or not 0 <= index < len(self._collections):
             return refusals.COLLECTION_OUT_OF_RANGE
@@ -358,6 +379,7 @@ class Replicator:
             self._collections = [
                 PeerCollection(path, str(index)) for index, path in enumerate(wanted.paths)
             ]
+            self._by_index = {str(index): each for index, each in enumerate(self._collections)}
         self._checkpoints.get_collections(message, wanted, offered.__contains__)
 
     # --- requests ------------------------------------------------------------------
@@ -419,25 +441,7 @@ class Replicator:
         self._outgoing_blobs.get_attachment(request)
 
     def _get_rev(self, request: Request) -> None:
-        """Give a connected client a document. Spec: replication.md §8."""
-        message = request.message
-        call = ReadRev(
-            self._store.new_id(), request.collection.path, message.properties.get("id", "")
-        )
-
-        def answer(found: Answer) -> None:
-            if isinstance(found, EdgeSyncError):
-                self._peer.refuse(message, refusal_for(found))
-            elif not isinstance(found, StoredRev) or found.deleted:
-                self._peer.refuse(message, refusals.NO_DOCUMENT)
-            else:
-                rev, _ = self._form.sent(found, frozenset(), 1)
-                if message.properties.get("ifNotRev") == rev:
-                    self._peer.refuse(message, refusals.NOT_MODIFIED)
-                else:
-                    self._peer.reply(message, {"rev": rev}, found.body, compressed=True)
-
-        self._store.ask(call, answer)
+        self._outgoing_revs.get_rev(request)
 
     def _may_push(self, request: Request) -> bool:
         if self._settings.read_only:

@@ -135,4 +135,6 @@ def has_valid_id(proposal: Proposal) -> bool:
 
 def _short(rev_id: str) -> str:
     """Return what its `rev` will call a proposed revision: of a vector the current version."""
+    if "," not in rev_id and ";" not in rev_id:
+        return rev_id
     return rev_id.partition(";")[0].partition(",")[0]

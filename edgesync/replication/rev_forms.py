@@ -44,6 +44,9 @@ class Verdict(NamedTuple):
     current: str  # our current revision in the proposal's form, empty if there is none
 
 
+NEW: Final = Verdict(SEND_IT, "")
+
+
 class RevForm(Protocol):
     """How a session names revisions."""
 
@@ -163,7 +166,7 @@ def decide_tree(current: CurrentRev | None, proposal: Proposal) -> Verdict:
     Spec: replication.md §3.6, decision for rev trees.
     """
     if current is None:
-        return Verdict(SEND_IT, "")
+        return NEW
     if current.rev_id == proposal.rev_id:
         return Verdict(KNOWN, current.rev_id)
     follows = current.rev_id == proposal.parent or (not proposal.parent and current.deleted)
@@ -209,19 +212,11 @@ def insert_call(
     """
     doc_id = properties.get("id", "")
     deleted = bool_property(properties, "deleted")
-    blobs = tuple(blob.digest for blob in body.blobs)
+    blobs = tuple([blob.digest for blob in body.blobs]) if body.blobs else ()
     if isinstance(identity, RevIdentity):
         return InsertVersion(call_id, collection, doc_id, identity, body.text, deleted, blobs)
-    return InsertRev(
-        call_id,
-        collection,
-        doc_id,
-        identity,
-        body.text,
-        deleted,
-        blobs,
-        closed_branch(properties),
-    )
+    closed = closed_branch(properties) if "deleted_branch" in properties else ()
+    return InsertRev(call_id, collection, doc_id, identity, body.text, deleted, blobs, closed)
 
 
 def closed_branch(properties: Mapping[str, str]) -> tuple[RevID, ...]:

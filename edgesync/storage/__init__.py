@@ -40,7 +40,7 @@ the latest of all documents within a budget. `housekeeping` says how blobs go.
 
 Sequences count over the whole database and are never given out twice: not after
 a purge, nor when a collection is made anew, nor by a backup that was put back,
-because clients take a sequence that they have seen as done.
+because clients take a sequence that they have seen as done: see `incarnations`.
 
 Sources: documents.md §2 to §5, §8 to §10 and replication.md §3.3, §3.7.4, §4, §7; the
 documentation of SQLite (WAL, result codes) and of fsync(2).

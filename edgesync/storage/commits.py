@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,6 +28,7 @@ from edgesync.storage.blobs import BlobFiles
 from edgesync.storage.catalog import Catalog
 from edgesync.storage.changes import Sequences
 from edgesync.storage.document_rows import is_referred_to
+from edgesync.storage.incarnations import begin_incarnation
 from edgesync.storage.kept_bodies import KeptBodies
 from edgesync.storage.local_docs import Checkpoints
 from edgesync.storage.revisions import Revisions
@@ -44,6 +46,10 @@ class CommitOutcome(NamedTuple):
 
     answers: list[Answer]  # parallel to the calls
     committed: Committed | None  # None: no document changed
+
+
+def _is_insertion(call: StoreCall) -> bool:
+    return isinstance(call, InsertRev | InsertVersion)
 
 
 class Commits:
@@ -73,7 +79,7 @@ class Commits:
             clock: Returns seconds since 1970.
             uptime: Returns seconds that pass evenly.
         """
-        self._connection = open_writer(path)
+        self._connection = _opened(path, clock)
         self._execute = self._connection.cursor().execute
         self._blobs = blobs
         self._clock = clock
@@ -94,6 +100,11 @@ class Commits:
         self.checkpoints = Checkpoints(self._connection, uptime)
         self._next_expiry = self._revisions.next_expiry()
 
+    @property
+    def versions_ahead_s(self) -> float:
+        """How far versions are ahead of the clock; any thread may look."""
+        return self._versions.ahead_s()
+
     def close(self) -> None:
         """Close the database; all is committed already."""
         self._connection.close()
@@ -108,7 +119,14 @@ class Commits:
         """
         now = self._clock()
         self._execute("BEGIN IMMEDIATE")
-        answers = [self._answer(call, now) for call in calls]
+        answers: list[Answer] = []
+        for is_run, some in groupby(calls, key=_is_insertion):
+            run = list(some)
+            if is_run and len(run) > 1:
+                self._revisions.look_ahead(run)  # type: ignore[arg-type]  # insertions, all
+            answers.extend(self._answer(call, now) for call in run)
+            if is_run:
+                self._revisions.finish_run()
         return CommitOutcome(answers, self._commit())
 
     def _answer(self, call: StoreCall, now: float) -> Answer:
@@ -156,6 +174,7 @@ class Commits:
         self.catalog.forget()
         self.sequences.forget()
         self.kept.roll_back()
+        self._revisions.roll_back()
 
     # --- expiry and upkeep -------------------------------------------------------------
 
@@ -221,3 +240,13 @@ class Commits:
             self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
             self._connection.set_progress_handler(None, 0)
+
+
+def _opened(path: Path, clock: Callable[[], float]) -> sqlite3.Connection:
+    connection = open_writer(path)
+    try:
+        begin_incarnation(connection, path.parent, clock)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -19,6 +19,7 @@ from edgesync.errors import StoreClosedError, StoreInUseError
 from edgesync.limits import Limits
 from edgesync.storage.blobs import EVERY_SINK, BlobFiles, BlobSinks, sync_folder
 from edgesync.storage.commits import Commits
+from edgesync.storage.condition import Report
 from edgesync.storage.failures import store_error
 from edgesync.storage.housekeeping import MIN_INTERVAL_S, Housekeeping
 from edgesync.storage.maintenance import BLOB_FOLDER, DATABASE_FILE, Maintenance
@@ -94,6 +95,7 @@ class Engine:
         self._outbox = Outbox(wake)
         self._listeners: dict[int, Callable[[Committed], None]] = {}
         self._last_listener = 0
+        self._report: Callable[[Report], None] = lambda _report: None
         blobs = BlobFiles(folder / BLOB_FOLDER, limits.blob_grace_s, uptime)
         self._commits = Commits(folder / DATABASE_FILE, blobs, limits, clock, uptime)
         self._connection = open_reader(folder / DATABASE_FILE)
@@ -123,7 +125,12 @@ class Engine:
 
         self._threads: Mapping[_Route, Writer | Worker] = {
             _Route.WRITER: writer,
-            _Route.READER: Worker("reader", lambda _, call: reader.answer(call), outbox),
+            _Route.READER: Worker(
+                "reader",
+                lambda _, call: reader.answer(call),
+                outbox,
+                look_ahead=reader.look_ahead,
+            ),
             _Route.BLOBS: Worker("blobs", BlobSinks(blobs).answer, outbox),
             _Route.UPKEEP: Worker(
                 "upkeep", keep_up, outbox, Chore(interval_s, housekeeping.tidy_up)
@@ -183,6 +190,11 @@ class Engine:
         finally:
             lock.release()
 
+    @property
+    def versions_ahead_s(self) -> float:
+        """How far the versions of this database are ahead of the clock."""
+        return self._commits.versions_ahead_s
+
     def keep_bodies(self) -> None:
         """Keep bodies of replaced revisions from now on: somebody takes deltas."""
         self._commits.kept.is_wanted = True
@@ -212,14 +224,21 @@ class Engine:
 
         return remove
 
+    def watch_condition(self, report: Callable[[Report], None]) -> None:
+        """Have a function called by `deliver` when work fails, and when it works again."""
+        self._report = report
+
     def deliver(self) -> None:
         """Hand out what has been answered and committed."""
         self._outbox.empty(self._hand_out)
 
-    def _hand_out(self, entry: Answers | Committed) -> None:
+    def _hand_out(self, entry: Answers | Committed | Report) -> None:
         if isinstance(entry, Answers):
             if not entry.client.is_closed:
                 entry.client.answer(*entry.done)
+            return
+        if isinstance(entry, Report):
+            self._report(entry)
             return
         for key in tuple(self._listeners):
             listener = self._listeners.get(key)
@@ -296,7 +315,12 @@ class StoreClient(Asker):
         """
         if not self.is_closed:
             self.is_closed = True
+            self.answer = _nobody  # whoever asked refers to us, too: let it go at once
             self._engine.drop_sinks(self)
+
+
+def _nobody(*_done: StoreDone) -> None:
+    """Take the place of who does not ask any more."""
 
 
 # --- the folder ----------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from edgesync.documents.rev_id import RevID, new_rev_id
@@ -25,7 +26,12 @@ from edgesync.documents.version_vector import (
     parse_vector,
     with_older,
 )
-from edgesync.errors import BlobNotFoundError, ConflictError, NotFoundError
+from edgesync.errors import (
+    BlobNotFoundError,
+    CollectionNotFoundError,
+    ConflictError,
+    NotFoundError,
+)
 from edgesync.limits import Limits
 from edgesync.storage.blobs import BlobFiles
 from edgesync.storage.catalog import Catalog
@@ -68,6 +74,25 @@ class Revisions:
         self._kept = kept
         self._blobs = blobs
         self._max_depth = limits.max_revs_depth
+
+    # --- many at once ------------------------------------------------------------------
+
+    def look_ahead(self, calls: Iterable[_Insert]) -> None:
+        """Prepare for a run of insertions, after which comes `finish_run`."""
+        doc_ids: dict[str, list[str]] = {}
+        for call in calls:
+            doc_ids.setdefault(call.collection, []).append(call.doc_id)
+        for collection, wanted in doc_ids.items():
+            with suppress(CollectionNotFoundError):  # each of them is told so
+                self._rows.look_ahead(self._catalog.number(collection), wanted)
+
+    def finish_run(self) -> None:
+        """Write what a run of insertions has left to be written at once."""
+        self._rows.add_waiting()
+
+    def roll_back(self) -> None:
+        """Forget a run that failed."""
+        self._rows.roll_back()
 
     # --- a peer's revisions ----------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 import uuid
 from pathlib import Path
 from typing import Final
@@ -121,8 +120,6 @@ _WRITER_PRAGMAS: Final = (
     "PRAGMA wal_autocheckpoint = 2048",
     "PRAGMA journal_size_limit = 16777216",
 )
-SEQUENCES_PER_SECOND: Final = 1 << 20
-"""More than any database gives out: see `_claim_copy`."""
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -139,8 +136,6 @@ def open_writer(path: Path) -> sqlite3.Connection:
         for pragma in _WRITER_PRAGMAS:
             connection.execute(pragma)
         _migrate(connection)
-        if read_info(connection, "is_copy"):
-            _claim_copy(connection)
     except BaseException:
         connection.close()
         raise
@@ -196,35 +191,17 @@ def _migrate(connection: sqlite3.Connection) -> None:
         for statement in statements:
             connection.execute(statement)
     if version == 0:
-        _name_database(connection)
+        name_database(connection)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
 
 
-def _name_database(connection: sqlite3.Connection) -> None:
+def name_database(connection: sqlite3.Connection) -> None:
     """Give the database the identities that no other one has. Spec: documents.md §9.1, §10."""
     write_info(connection, "source_id", os.urandom(16))
     write_info(connection, "private_uuid", uuid.uuid4().bytes)
     write_info(connection, "public_uuid", uuid.uuid4().bytes)
-
-
-def _claim_copy(connection: sqlite3.Connection) -> None:
-    """Make a backup that was put back a database of its own.
-
-    What the original gave out after the backup was taken is unknown, and the same
-    backup may be put back again later. So sequences go on from the clock: above
-    all that a database can have given out by now. They stay below 2^53, which
-    every JSON parser reads exactly, for two centuries.
-    """
-    last = read_info(connection, "last_sequence")
-    assert isinstance(last, int)
-    resumed = max(last + (1 << 32), int(time.time() * SEQUENCES_PER_SECOND))
-    connection.execute("BEGIN IMMEDIATE")
-    write_info(connection, "last_sequence", resumed)
-    write_info(connection, "is_copy", 0)
-    _name_database(connection)
-    connection.execute("COMMIT")
 
 
 def read_info(connection: sqlite3.Connection, key: str) -> int | bytes | None:

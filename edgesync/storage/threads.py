@@ -13,22 +13,35 @@ from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple
 
 from edgesync.documents.store_calls import (
+    AppendBlob,
+    Backup,
     Committed,
     Compact,
+    FinishBlob,
     InsertRev,
     InsertVersion,
     SetCheckpoint,
     StoreCall,
     StoreDone,
     StoreResult,
+    TidyUp,
+    Verify,
 )
-from edgesync.errors import EdgeSyncError, StoreClosedError
+from edgesync.errors import EdgeSyncError, StoreClosedError, StoreError
 from edgesync.limits import Limits
 from edgesync.storage.commits import CommitOutcome, Commits
+from edgesync.storage.condition import SETTLES_AFTER_S, Report
 from edgesync.storage.failures import store_error
 
 _PATIENT: Final = frozenset({InsertRev, InsertVersion, SetCheckpoint})
 """What comes from peers waits for company; what our own application does goes at once."""
+MAX_DELAYS: Final = 4
+"""How many times the delay a call waits while more keep coming."""
+
+
+_WRITES_FILES: Final = frozenset({AppendBlob, FinishBlob})
+_OF_PEOPLE: Final = frozenset({Backup, Verify, TidyUp})
+"""Who asks is there to read the answer."""
 
 
 class Asker:
@@ -73,10 +86,10 @@ class Outbox:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._entries: deque[Answers | Committed] = deque()
+        self._entries: deque[Answers | Committed | Report] = deque()
         self._is_woken = False
 
-    def put(self, *entries: Answers | Committed) -> None:
+    def put(self, *entries: Answers | Committed | Report) -> None:
         """Add entries; the owner is woken once for all that it has not taken yet."""
         self._entries.extend(entries)
         # The owner lowers the flag before it looks, we look at it after adding: so
@@ -85,7 +98,7 @@ class Outbox:
             self._is_woken = True
             self._wake()
 
-    def empty(self, take: Callable[[Answers | Committed], None]) -> None:
+    def empty(self, take: Callable[[Answers | Committed | Report], None]) -> None:
         """Give all entries to a function; if it raises, the rest comes next time."""
         self._is_woken = False
         try:
@@ -97,6 +110,24 @@ class Outbox:
                 self._wake()
 
 
+class _Reporter:
+    """Tells the owner when work fails, and when it works again; for one thread."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._failed_at: dict[str, float] = {}
+
+    def failed(self, work: str, error: StoreError) -> None:
+        self._failed_at[work] = time.monotonic()
+        self._outbox.put(Report(work, error))
+
+    def worked(self, work: str) -> None:
+        failed_at = self._failed_at.get(work)
+        if failed_at is not None and time.monotonic() - failed_at >= SETTLES_AFTER_S:
+            del self._failed_at[work]
+            self._outbox.put(Report(work, None))
+
+
 class Worker:
     """A thread that carries out calls as they come, and answers batch by batch."""
 
@@ -106,11 +137,14 @@ class Worker:
         do: Callable[[Asker, StoreCall], StoreResult],
         outbox: Outbox,
         chore: Chore | None = None,
+        look_ahead: Callable[[Sequence[StoreCall]], None] = lambda _calls: None,
     ) -> None:
         self._do = do
+        self._look_ahead = look_ahead
         self._chore = chore
         self._chore_at = time.monotonic() + chore.every_s if chore is not None else 0.0
         self._outbox = outbox
+        self._reporter = _Reporter(outbox)
         self._queue: SimpleQueue[Batch | None] = SimpleQueue()
         self.put = self._queue.put
         self._thread = threading.Thread(target=self._run, name=f"edgesync-{name}", daemon=True)
@@ -119,6 +153,7 @@ class Worker:
 
     def _run(self) -> None:
         while (batch := self._next()) is not None:
+            self._look_ahead(batch.calls)
             done = [self._answer(batch.client, call) for call in batch.calls]
             self._outbox.put(Answers(batch.client, done))
 
@@ -135,12 +170,18 @@ class Worker:
                 self._chore_at = time.monotonic() + self._chore.every_s
 
     def _answer(self, client: Asker, call: StoreCall) -> StoreDone:
+        kind = type(call)
         try:
-            return StoreDone(call.call_id, self._do(client, call))
+            done = StoreDone(call.call_id, self._do(client, call))
         except EdgeSyncError as error:
             return StoreDone(call.call_id, error)
         except Exception as error:  # noqa: BLE001  the top of a thread: the asker is told
-            return StoreDone(call.call_id, store_error(error))
+            failure = store_error(error, while_writing=kind in _WRITES_FILES)
+            if kind not in _OF_PEOPLE:
+                self._reporter.failed(kind.__name__, failure)
+            return StoreDone(call.call_id, failure)
+        self._reporter.worked(kind.__name__)
+        return done
 
 
 class _Item(NamedTuple):
@@ -162,6 +203,7 @@ class Writer:
         self._commits = commits
         self._limits = limits
         self._outbox = outbox
+        self._reporter = _Reporter(outbox)
         self._should_stop = should_stop
         self._queue: SimpleQueue[Batch | _Errand | None] = SimpleQueue()
         self.put: Callable[[Batch | None], None] = self._queue.put
@@ -212,7 +254,9 @@ class Writer:
     def _patience_s(self) -> float:
         if self._is_urgent:
             return 0.0
-        deadline = self._gathered[0].arrived_at + self._limits.commit_delay_s
+        delay_s = self._limits.commit_delay_s
+        latest_s = self._gathered[0].arrived_at + MAX_DELAYS * delay_s
+        deadline = min(self._gathered[-1].arrived_at + delay_s, latest_s)
         return max(deadline - time.monotonic(), 0.0)
 
     def _commit(self, items: list[_Item]) -> None:
@@ -226,10 +270,13 @@ class Writer:
 
     def _carry_out(self, asked: list[StoreCall]) -> CommitOutcome:
         try:
-            return self._commits.carry_out(asked)
+            outcome = self._commits.carry_out(asked)
         except Exception as error:  # noqa: BLE001  the top of a thread: all askers are told
             self._commits.roll_back()
+            self._reporter.failed("commit", store_error(error))
             return CommitOutcome([store_error(error) for _ in asked], None)
+        self._reporter.worked("commit")
+        return outcome
 
     def _answer(self, items: list[_Item], outcome: CommitOutcome) -> None:
         by_client: dict[Asker, list[StoreDone]] = {}
@@ -269,5 +316,6 @@ class Writer:
     def _purge_expired(self) -> None:
         try:
             self._commits.purge_expired()
-        except sqlite3.Error:  # nobody asked; it is tried again, and readers hide them
+        except sqlite3.Error as error:  # nobody asked; it is tried again, and readers hide them
             self._commits.roll_back()
+            self._reporter.failed("commit", store_error(error))

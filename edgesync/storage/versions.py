@@ -104,6 +104,13 @@ class Versions:
         """Note that it is durable."""
         self._saved = self._hybrid.last
 
+    def ahead_s(self) -> float:
+        """Return how far what was given out is ahead of the clock; any thread may ask.
+
+        Spec: documents.md §9.1.
+        """
+        return max(0.0, self._saved / NS - self._clock())
+
     def fill(self) -> None:
         """Give vectors to the documents of a database from before there were any.
 

@@ -14,7 +14,7 @@ from edgesync.blip.message import (
     bool_property,
 )
 from edgesync.limits import Limits
-from edgesync.replication.replicator import DeadlinePassed, FrameReceived
+from edgesync.replication.replicator import DeadlinePassed, FramesReceived
 from tests.active_peer.checkpoint_saver import SAVE_EVERY_S, CheckpointSaver
 from tests.active_peer.exchange import Exchange, Reply
 from tests.active_peer.failures import Refusal, SyncError
@@ -43,7 +43,7 @@ class DatabaseChanged(NamedTuple):
     """An application has saved or deleted a document."""
 
 
-Event = FrameReceived | DatabaseChanged | DeadlinePassed
+Event = FramesReceived | DatabaseChanged | DeadlinePassed
 
 
 class State(Enum):
@@ -126,9 +126,10 @@ class ActiveReplicator:
             ProtocolError: The server broke the rules of BLIP; final.
         """
         self._now = now
-        if isinstance(event, FrameReceived):
-            for piece in self._exchange.connection.receive(event.frame):
-                self._take(piece)
+        if isinstance(event, FramesReceived):
+            for frame in event.frames:
+                for piece in self._exchange.connection.receive(frame):
+                    self._take(piece)
         self._pump()
 
     def frame_to_send(self) -> bytes | None:
@@ -146,6 +147,8 @@ class ActiveReplicator:
         """End a continuous session; it is finished when its checkpoint is saved."""
         if self._state is State.RUNNING:
             self._go(State.STOPPING)
+            for half in self._halves:
+                half.saves_before_stop = half.saver.saves
             self._pump()
 
     def close(self) -> None:
@@ -189,13 +192,20 @@ class ActiveReplicator:
             for half in self._halves:
                 half.save_if_due(self._now, is_last=self._state is State.STOPPING)
             if self._is_over():
-                self._go(State.FINISHED)
+                self._finish()
                 for half in self._halves:
                     half.push.report_unresolved()
 
+    def _finish(self) -> None:
+        refusals = [half.saver.refusal for half in self._halves if half.saver.refusal is not None]
+        if refusals:
+            self.fail(refusals[0])
+        else:
+            self._go(State.FINISHED)
+
     def _is_over(self) -> bool:
         if self._state is State.STOPPING:
-            return not any(half.needs_saving for half in self._halves)
+            return all(half.is_saved_for_good for half in self._halves)
         return not self._options.continuous and self.is_idle
 
     def fail(self, refusal: Refusal) -> None:
@@ -313,6 +323,7 @@ class _Collection:
         self._is_started = False
         self.push = PushHalf(link, exchange, options, session.result, session.fail)
         self.pull = PullHalf(link, exchange, database.blobs, options, session.result, session.fail)
+        self.saves_before_stop = 0
         self.saver = CheckpointSaver(
             link,
             options.checkpoint_id(database.identity, remote_id, link.collection.path),
@@ -363,6 +374,12 @@ class _Collection:
         if not self._is_started:
             return False
         return self.saver.is_saving or self.saver.needs_saving(self._reached())
+
+    @property
+    def is_saved_for_good(self) -> bool:
+        """Whether a session that stops is done; it does not wait for what still comes in."""
+        is_saved = self.saver.saves > self.saves_before_stop and not self.saver.is_saving
+        return is_saved or not self.needs_saving
 
     @property
     def waits_to_save(self) -> bool:

@@ -48,6 +48,8 @@ class CheckpointSaver:
         self._saved: Checkpoint | None = None
         self.is_saving = False
         self.saved_at = 0.0
+        self.saves = 0  # that were begun
+        self.refusal: Refusal | None = None  # why the last one was not saved
 
     @property
     def local(self) -> Checkpoint | None:
@@ -89,6 +91,7 @@ class CheckpointSaver:
     def save(self, checkpoint: Checkpoint, now: float) -> None:
         """Save it on the server, then here."""
         self.is_saving = True
+        self.saves += 1
         self.saved_at = now
         properties = self._link.properties("setCheckpoint")
         properties["client"] = self.checkpoint_id
@@ -105,11 +108,16 @@ class CheckpointSaver:
             self._saved = checkpoint
             self._stored[self.checkpoint_id] = checkpoint
             self.is_saving = False
+            self.refusal = None
         elif reply.refusal[:2] == ("HTTP", 409):
             self._get(lambda found: self._save_again(checkpoint, found))
-        else:
+        elif reply.refusal.is_transient:
             self.is_saving = False
             self._fail(reply.refusal)
+        else:  # goes on, and saves the next one. Spec: replication.md §3.3.
+            self.is_saving = False
+            self.refusal = reply.refusal
+            self._saved = checkpoint
 
     def _save_again(self, checkpoint: Checkpoint, found: Reply) -> None:
         """Save over what another connection of ours has saved. Spec: replication.md §3.3."""

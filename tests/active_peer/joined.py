@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from edgesync.replication.replicator import FrameReceived
+from edgesync.replication.replicator import FramesReceived
 from tests.active_peer.active_replicator import ActiveReplicator, DatabaseChanged
 from tests.active_peer.options import Result, SyncOptions
 from tests.active_peer.peer_database import PeerDatabase
@@ -83,7 +83,7 @@ class JoinedEnd(PassiveEnd):
         if frame is None:
             return False
         self.bytes_moved += len(frame)
-        self.receive(FrameReceived(frame))
+        self.receive(FramesReceived((frame,)))
         return True
 
     def _to_client(self) -> bool:
@@ -92,7 +92,7 @@ class JoinedEnd(PassiveEnd):
             return False
         self._submit()
         self.bytes_moved += len(frame)
-        self.peer.receive(FrameReceived(frame), self.now)
+        self.peer.receive(FramesReceived((frame,)), self.now)
         return True
 
     def _answer(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from edgesync.blip.connection import Connection
 from edgesync.blip.message import IncomingMessage, MessageType
 from edgesync.limits import Limits
-from edgesync.replication.replicator import FrameReceived
+from edgesync.replication.replicator import FramesReceived
 from tests.active_peer.active_replicator import ActiveReplicator
 
 RECORDED: Final = Path(__file__).parents[1] / "vectors" / "recorded"
@@ -143,7 +143,7 @@ def exchange_frames(peer: ActiveReplicator, server: RecordedServer) -> None:
             server.take(frame)
             moved = True
         while (frame := server.connection.frame_to_send()) is not None:
-            peer.receive(FrameReceived(frame), 0.0)
+            peer.receive(FramesReceived((frame,)), 0.0)
             moved = True
         if not moved:
             return

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from edgesync.errors import ProtocolError
 from edgesync.limits import Limits
-from edgesync.replication.replicator import DeadlinePassed, FrameReceived
+from edgesync.replication.replicator import DeadlinePassed, FramesReceived
 from tests.active_peer.active_replicator import ActiveReplicator, DatabaseChanged
 from tests.active_peer.failures import SyncError
 from tests.active_peer.options import Result, SyncOptions
@@ -285,6 +285,8 @@ class _Run:
                 self._fill(link, replicator)
                 deadline = replicator.next_deadline()
             link.flush()
+            if replicator.has_output and not link.unsent_bytes:
+                continue  # all of that was taken at once, and there is more
             if self._is_through(link, replicator):
                 return
             ready = self._wait(link, deadline)
@@ -324,8 +326,8 @@ class _Run:
         frames = link.receive()
         with self._database.lock:
             try:
-                for frame in frames:
-                    replicator.receive(FrameReceived(frame), now)
+                if frames:
+                    replicator.receive(FramesReceived(frames), now)
             except ProtocolError as error:
                 link.close(BROKEN_BLIP, "Unexpected exception")
                 raise SyncError(f"the server broke the rules of BLIP: {error}") from error

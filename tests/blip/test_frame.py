@@ -181,6 +181,15 @@ def test_decoder_undoes_encoder(frames: list[tuple[bool, bytes]]) -> None:
         assert decode(decoder, frame) == [payload]
 
 
+def test_stream_goes_on_after_a_rest() -> None:
+    encoder, decoder = FrameEncoder(), FrameDecoder(Limits())
+    for number in range(1, 5):
+        payload = b"boiler valve pump " * 20 * number
+        assert decode(decoder, encoder.encode(number, COMPRESSED, payload)) == [payload]
+        if number % 2:
+            encoder.rest()
+
+
 @pytest.mark.parametrize("frame_bytes", [4096, 16384])
 def test_random_data_fits_a_compressed_frame(frame_bytes: int) -> None:
     encoder = FrameEncoder()

@@ -118,6 +118,16 @@ def test_reserved_name_may_not_hide_in_an_escape() -> None:
     assert parse_body(b'{"\\u005Fid":1,"a":2}', Limits()).text == b'{"a":2}'
 
 
+def test_blob_may_not_hide_in_an_escape() -> None:
+    spelled = D1.replace("=", "\\u003d").encode()
+    assert [
+        blob.digest
+        for blob in parse_body(
+            b'{"digest":"","b":{"@type":"blob","digest":"%s"}}' % spelled, Limits()
+        ).blobs
+    ] == [D1]
+
+
 def test_underscores_below_the_top_level_stay() -> None:
     text = b'{ "a": {"_id": 1} }'
     assert parse_body(text, Limits()).text == text
@@ -149,6 +159,13 @@ def test_changed_stand_in_is_copied_into_its_blob() -> None:
 def test_stand_in_of_nothing_is_an_attachment(pointer: str) -> None:
     value = {"a": [1], "_attachments": {"blob_" + pointer: {"digest": D1}}}
     assert orjson.loads(parse(value).text) == value
+
+
+def test_attachments_themselves_are_no_blob_that_something_stands_for() -> None:
+    value = {"_attachments": {"@type": "blob", "blob_/_attachments": {"digest": D1}}}
+    body = parse(value)
+    assert orjson.loads(body.text) == value
+    assert parse_body(body.text, Limits()) == body
 
 
 def test_real_attachments_stay_as_they_came() -> None:

@@ -6,6 +6,7 @@ import logging
 import re
 import resource
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tests.net.raw_client import (
     connect,
     connect_upgraded,
     frame,
+    upgrade_request,
 )
 
 
@@ -230,6 +232,25 @@ def test_lack_of_descriptors_is_a_line_in_the_log(
     assert capfd.readouterr().err == ""
     sock.close()
     connect_upgraded(acceptor.port)[0].close()
+
+
+@pytest.mark.parametrize(("left", "answer"), [(24, b"HTTP/1.1 503 "), (8, b"")])
+def test_last_descriptors_are_not_for_connections(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture, left: int, answer: bytes
+) -> None:
+    acceptor = start_server(limits=Limits())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sock = socket.socket()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + left, hard))
+    try:
+        sock.connect(("127.0.0.1", acceptor.port))
+        sock.sendall(upgrade_request())
+        with suppress(ConnectionResetError):
+            assert sock.recv(len(answer) or 1) == answer
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.text.count("no further connections for the moment") == 1
+    sock.close()
 
 
 # --- the end ------------------------------------------------------------------------

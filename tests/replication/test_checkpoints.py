@@ -55,3 +55,11 @@ def test_overlong_id_and_body_are_refused(fixture: Fixture) -> None:
     end = fixture.end(limits=Limits(max_checkpoint_id_bytes=10, max_checkpoint_bytes=20))
     assert error(end.request("getCheckpoint", client="x" * 11))[:2] == ("BLIP", 400)
     assert error(end.request("setCheckpoint", b"x" * 21, client="cp-A"))[:2] == ("BLIP", 400)
+
+
+def test_full_store_lets_clients_go_on_without_a_checkpoint(fixture: Fixture) -> None:
+    # After 503 they would close, and nobody could pull: replication.md §3.3.
+    end = fixture.end()
+    fixture.store.engine._commits._execute("PRAGMA max_page_count = 1").fetchone()
+    reply = end.request("setCheckpoint", b'"%s"' % bytes(500_000), client="cp-A", rev="")
+    assert error(reply)[:2] == ("HTTP", 500)

@@ -37,7 +37,7 @@ from edgesync.documents.store_calls import (
 )
 from edgesync.errors import ProtocolError
 from edgesync.limits import Limits
-from edgesync.replication.replicator import FrameReceived
+from edgesync.replication.replicator import FramesReceived
 from tests.blip.wire import FramePeer
 from tests.loopback import PassiveEnd, Store
 from tests.replication.replay import RecordedMessage, blob_content, messages
@@ -240,7 +240,7 @@ class Target(PassiveEnd):
         moves = 0
         try:
             for frame in frames:
-                self.receive(FrameReceived(frame))
+                self.receive(FramesReceived((frame,)))
                 moves += self._come_to_rest(MAX_MOVES - moves)
         except ProtocolError:
             return "ProtocolError"

@@ -9,7 +9,7 @@ import pytest
 from edgesync.documents.store_calls import DEFAULT_COLLECTION
 from edgesync.errors import PeerSilentError, ProtocolError
 from edgesync.limits import Limits
-from edgesync.replication.replicator import DeadlinePassed
+from edgesync.replication.replicator import DeadlinePassed, FramesReceived, Resumed
 from tests.loopback import Message, PassiveEnd
 from tests.replication.conftest import Fixture
 
@@ -231,3 +231,59 @@ def test_document_above_the_limit_is_413_and_the_session_goes_on(fixture: Fixtur
     reply = end.request("rev", b'{"n":1}', id="small", rev="1-bb", sequence="2")
     assert reply is not None
     assert not reply.head.is_error
+
+
+# --- many frames at once -----------------------------------------------------------------
+
+
+def frames_of_revs(end: PassiveEnd, count: int, size: int = 1) -> list[bytes]:
+    """Return the frames of that many revisions, each of one frame."""
+    for number in range(count):
+        body = b'{"x":"%s"}' % (b"y" * size)
+        properties = {"Profile": "rev", "id": f"doc-{number}", "rev": "1-aa", "sequence": "1"}
+        end.client.send_request(properties, body)
+    frames = [end.client.frame_to_send() for _ in range(count)]
+    assert end.client.frame_to_send() is None
+    return [frame for frame in frames if frame is not None]
+
+
+def test_frames_that_came_together_are_all_taken(fixture: Fixture) -> None:
+    end = fixture.end()
+    end.receive(FramesReceived(frames_of_revs(end, 50)))
+    end.run()
+    assert end.replicator.revisions_in == 50
+    assert len(end.received) == 50
+
+
+def test_frames_wait_while_too_much_waits_for_the_store(fixture: Fixture) -> None:
+    end = fixture.end(limits=Limits(max_unanswered_bytes=3000))
+    frames = frames_of_revs(end, 10, 1000)
+    end.replicator.receive(FramesReceived(frames), 0.0)
+    assert end.replicator.has_backlog
+    assert len(end.replicator.store_calls()) == 3
+    end.replicator.receive(Resumed(), 0.0)
+    assert end.replicator.store_calls() == []
+
+
+def test_no_more_frames_are_taken_before_the_last_ones(fixture: Fixture) -> None:
+    end = fixture.end(limits=Limits(max_unanswered_bytes=500))
+    frames = frames_of_revs(end, 3, 1000)
+    end.replicator.receive(FramesReceived(frames[:2]), 0.0)
+    with pytest.raises(RuntimeError):
+        end.replicator.receive(FramesReceived(frames[2:]), 0.0)
+
+
+def test_others_have_their_turn_after_some_hundred_frames(fixture: Fixture) -> None:
+    end = fixture.end()
+    end.replicator.receive(FramesReceived(frames_of_revs(end, 300)), 0.0)
+    assert end.replicator.has_backlog
+    end.replicator.receive(Resumed(), 0.0)
+    assert not end.replicator.has_backlog
+
+
+def test_all_frames_before_a_broken_one_count(fixture: Fixture) -> None:
+    end = fixture.end()
+    frames = [*frames_of_revs(end, 3), b"\xff"]
+    with pytest.raises(ProtocolError):
+        end.replicator.receive(FramesReceived(frames), 0.0)
+    assert len(end.replicator.store_calls()) == 3

@@ -109,3 +109,59 @@ def test_clock_is_looked_at_every_minute(commits: Commits, clock: Clock) -> None
     assert commits.seconds_to_expiry() == 0.0
     commits.purge_expired()
     assert commits.seconds_to_expiry() is None
+
+
+# --- many at once ------------------------------------------------------------------------
+
+
+def count(commits: Commits) -> int:
+    (number,) = commits._execute("SELECT count(*) FROM document").fetchone()
+    return int(number)
+
+
+def test_many_new_documents_of_a_transaction_are_all_there(commits: Commits) -> None:
+    answers = carry_out(commits, *(insert(f"d{number}", number) for number in range(150)))
+    assert [answer.sequence for answer in answers if isinstance(answer, Inserted)] == list(
+        range(1, 151)
+    )
+    rows = commits._execute("SELECT doc_id, sequence, body_bytes FROM document ORDER BY sequence")
+    assert rows.fetchall() == [(f"d{n}", n + 1, n + 8) for n in range(150)]
+
+
+def test_document_that_comes_twice_in_a_transaction_is_one(commits: Commits) -> None:
+    second = insert("a")._replace(history=(RevID("2-bb"), RevID("1-aa")))
+    answers = carry_out(commits, insert("a"), insert("a"), insert("b"), second, second)
+    assert [answer[1:] for answer in answers if isinstance(answer, Inserted)] == [
+        (1, True),
+        (1, False),
+        (2, True),
+        (3, True),
+        (3, False),
+    ]
+    assert count(commits) == 2
+
+
+def test_unknown_collection_spoils_no_others_of_its_transaction(commits: Commits) -> None:
+    answers = carry_out(commits, insert("a"), insert("b", collection="s.none"), insert("c"))
+    assert [type(answer) for answer in answers] == [Inserted, CollectionNotFoundError, Inserted]
+    assert count(commits) == 2
+
+
+def test_documents_of_a_run_are_there_for_what_follows_it(commits: Commits) -> None:
+    carry_out(commits, insert("a"), insert("b"), SetExpiration(2, DEFAULT_COLLECTION, "a", 5000.0))
+    assert commits._execute(
+        "SELECT doc_id, expires_at FROM document ORDER BY doc_id"
+    ).fetchall() == [
+        ("a", 5000.0),
+        ("b", None),
+    ]
+
+
+def test_failed_run_leaves_nothing_for_the_next(commits: Commits) -> None:
+    let_no_page_be_added(commits)
+    with pytest.raises(sqlite3.OperationalError):
+        carry_out(commits, insert("a", 100_000), insert("b", 100_000))
+    commits.roll_back()
+    commits._execute("PRAGMA max_page_count = 1000000").fetchone()
+    carry_out(commits, insert("c"), insert("d"))
+    assert count(commits) == 2

@@ -53,6 +53,11 @@ def test_errors_of_the_file_system_have_theirs(number: int, kind: type[StoreErro
     assert type(store_error(OSError(number, "it failed"))) is kind
 
 
+def test_what_cannot_be_written_is_tried_again() -> None:
+    failed = OSError(errno.EIO, "it failed")
+    assert type(store_error(failed, while_writing=True)) is StoreFullError
+
+
 def test_lack_of_memory_is_transient() -> None:
     assert isinstance(store_error(MemoryError()), StoreBusyError)
 

@@ -292,6 +292,16 @@ def test_future_is_not_reached_step_by_step(folder: Path) -> None:
                 store.push("b", at(NOW + 220))
 
 
+def test_how_far_versions_are_ahead_of_a_clock_that_was_set_back_is_known(folder: Path) -> None:
+    with Store(folder, clock=Clock(NOW)) as store:
+        store.insert("a", "1-aa")
+        assert store.engine.versions_ahead_s == 0
+    with Store(folder, clock=(clock := Clock(NOW - DAY))) as store:
+        assert store.engine.versions_ahead_s == pytest.approx(DAY, abs=1)
+        clock.now = NOW + 1
+        assert store.engine.versions_ahead_s == 0
+
+
 def test_clients_keep_syncing_while_our_clock_is_a_year_behind(folder: Path) -> None:
     with Store(folder, clock=Clock(NOW)) as store:
         store.insert("a", "1-aa")
