@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,13 @@ def test_the_configuration_example_is_accepted() -> None:
 def test_every_key_of_a_listener_is_explained() -> None:
     keys = {field.name for field in fields(ListenerConfig)} - {"name"}
     assert {key for key in keys if f"\n{key} = " not in README} == set()
+
+
+def test_every_test_that_shows_what_it_survives_exists() -> None:
+    (section,) = re.findall(r"^## What it survives\n(.*?)^## ", README, re.M | re.S)
+    named = re.findall(r"`([\w/]+\.py)`", section)
+    assert named
+    assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_the_floors_are_those_that_lint_enforces() -> None:
@@ -116,6 +124,26 @@ def test_the_qr_code_says_what_stands_below_it() -> None:
     assert f"    url             {url}\n" in README
     digest = base64.urlsafe_b64decode(fragment[3:46] + "=")
     assert digest.hex(":").upper() == fingerprint
+
+
+TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
+
+
+def test_every_claim_of_the_security_review_has_its_tests() -> None:
+    claims = re.findall(r"^\|.*\| (?:can|cannot) \|.*$", README, re.M)
+    shown = [TEST.findall(claim) for claim in claims]
+    assert len(claims) > 20
+    assert [claim for claim, tests in zip(claims, shown, strict=True) if not tests] == []
+    missing = [
+        f"{file}::{name}"
+        for file, name in chain.from_iterable(shown)
+        if f"\ndef {name}(" not in text_of(ROOT / "tests" / file)
+    ]
+    assert missing == []
+
+
+def text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 # --- docstrings ----------------------------------------------------------------

@@ -89,8 +89,11 @@ class DatabaseAnswer(TypedDict):
 
     name: str
     folder: str
+    open: bool
     problem: str
-    """Why it is not open; empty if it is."""
+    """Why it is not open, or what has failed lately; empty if all is well."""
+    versions_ahead_s: int
+    """How far its versions are ahead of the clock; clients of 4.x refuse more than 120."""
     bytes: int
     """Of its file, without blobs."""
     collections: list[CollectionAnswer]
@@ -104,6 +107,13 @@ class DiskAnswer(TypedDict):
     read_only: bool
 
 
+class DescriptorsAnswer(TypedDict):
+    """The service's file descriptors: each client needs one."""
+
+    used: int
+    limit: int
+
+
 KeyStoreState = Literal["none", "open", "locked"]
 
 
@@ -115,10 +125,13 @@ class StatusAnswer(TypedDict):
     started_at: str
     now: str
     config: str
+    config_problems: list[str]
+    """What of the configuration file is not in effect, and why."""
     state_folder: str
     socket: str
     key_store: KeyStoreState
     disk: DiskAnswer
+    descriptors: DescriptorsAnswer
     listeners: list[ListenerAnswer]
     databases: list[DatabaseAnswer]
     mdns_problems: dict[str, str]

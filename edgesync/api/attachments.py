@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Final, cast
@@ -130,11 +131,13 @@ def _stream(
     content = database.get_blob(properties)
     if content is None:
         raise BlobNotFoundError(str(properties.get("digest")))
-    response.content_type = str(properties.get("content_type") or BINARY)
+    # What the document says of it, any client may have written.
+    kind = properties.get("content_type")
+    is_fit = isinstance(kind, str) and kind.isascii() and kind.isprintable()
+    response.content_type = str(kind) if is_fit and kind else BINARY
     response.etag = str(properties.get("digest"))
-    length = properties.get("length")
-    if isinstance(length, int):
-        response.content_length = length
+    response.content_length = content.seek(0, io.SEEK_END)
+    content.seek(0)
     response.stream = pieces_of(content)
 
 

@@ -46,6 +46,8 @@ class Box:
     """Under which names each listener is announced."""
     mdns_problems: Callable[[], Mapping[str, str]]
     """Why nothing is announced, by interface."""
+    config_problems: Callable[[], Sequence[str]]
+    """What of the configuration file is not in effect, and why."""
     events: Events
     log: RecentLog
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -223,7 +222,11 @@ def _is_attribute(value: object) -> bool:
 
 def _usages(body: Mapping[str, object]) -> KeyUsages:
     names = body.get("usages", ["server"])
-    if not isinstance(names, list) or not names or not set(names) <= set(USAGES):
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str) and name in USAGES for name in names)
+    ):
         raise RequestError(f'"usages" must be a list of {", ".join(USAGES)}')
     usages = USAGES[names[0]]
     for name in names[1:]:
@@ -234,7 +237,7 @@ def _usages(body: Mapping[str, object]) -> KeyUsages:
 def _data(body: Mapping[str, object]) -> bytes:
     try:
         return base64.b64decode(text_in(body, "data"), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one, too
         raise RequestError('"data" is not base64') from error
 
 

@@ -108,7 +108,7 @@ class _BoxCollector(Collector):
             "edgesync_documents", "Documents that are not deleted.", labels=["keyspace"]
         )
         for database in all_databases(self._box):
-            is_open.add_metric([database["name"]], not database["problem"])
+            is_open.add_metric([database["name"]], database["open"])
             size.add_metric([database["name"]], database["bytes"])
             for collection in database["collections"]:
                 documents.add_metric([collection["keyspace"]], collection["documents"])

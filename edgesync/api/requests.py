@@ -42,7 +42,7 @@ class BoundedStream:
         """Return the next bytes, none at the end."""
         try:
             data: bytes = self._stream.read(size)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a chunk without a length
             raise RequestError(f"the request's content ended early: {error}") from error
         self._read += len(data)
         if self._read > self._limit:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -21,6 +23,7 @@ from edgesync import (
 from edgesync.api.answers import (
     ConnectionAnswer,
     DatabaseAnswer,
+    DescriptorsAnswer,
     DiskAnswer,
     KeyStoreState,
     ListenerAnswer,
@@ -50,9 +53,9 @@ NO_TRAFFIC: Final[Traffic] = {
 }
 
 
-def add_routes(application: Application, box: Box, _limits: Limits) -> None:
+def add_routes(application: Application, box: Box, limits: Limits) -> None:
     """Add the paths of this module."""
-    for path, resource in (
+    for path, answering in (
         ("status", _Status(box)),
         ("listeners", _Listeners(box)),
         ("listeners/{name}", _Listener(box)),
@@ -60,11 +63,11 @@ def add_routes(application: Application, box: Box, _limits: Limits) -> None:
         ("connections", _Connections(box)),
         ("connections/{connection_id}", _Connection(box)),
         ("interfaces", _Interfaces()),
-        ("peers", _Peers()),
+        ("peers", _Peers(limits)),
         ("events", _Events(box)),
         ("log", _Log(box)),
     ):
-        application.add_route(f"/_edgesync/{path}", resource)
+        application.add_route(f"/_edgesync/{path}", answering)
 
 
 # --- what is told ------------------------------------------------------------------
@@ -111,7 +114,9 @@ def describe_database(database: Database) -> DatabaseAnswer:
     return {
         "name": database.name,
         "folder": str(database.folder),
-        "problem": "",
+        "open": True,
+        "problem": database.problem,
+        "versions_ahead_s": int(database.versions_ahead_s),
         "bytes": _file_bytes(database),
         "collections": [
             {"keyspace": keyspace_of(each), "documents": each.count}
@@ -134,7 +139,7 @@ def all_listeners(box: Box) -> list[ListenerAnswer]:
 def all_databases(box: Box) -> list[DatabaseAnswer]:
     """Return what the API tells of all databases, those that could not be opened included."""
     found: list[DatabaseAnswer] = []
-    for database in box.databases.values():
+    for database in tuple(box.databases.values()):  # a reload may come between the answers
         try:
             found.append(describe_database(database))
         except EdgeSyncError as error:
@@ -184,7 +189,15 @@ def _idle_listener(name: str, reason: str) -> ListenerAnswer:
 
 
 def _closed_database(name: str, reason: str) -> DatabaseAnswer:
-    return {"name": name, "folder": "", "problem": reason, "bytes": 0, "collections": []}
+    return {
+        "name": name,
+        "folder": "",
+        "open": False,
+        "problem": reason,
+        "versions_ahead_s": 0,
+        "bytes": 0,
+        "collections": [],
+    }
 
 
 def _describe_connection(listener: str, info: ConnectionInfo) -> ConnectionAnswer:
@@ -232,9 +245,10 @@ def _authentication(listener: URLEndpointListener) -> str:
 def _file_bytes(database: Database) -> int:
     """Return the size of the SQLite file with its journal."""
     total = 0
-    for entry in os.scandir(database.folder):
-        if entry.is_file():
-            total += entry.stat().st_size
+    with suppress(OSError):  # a card that fails is told of, and this is the place to tell it
+        for entry in os.scandir(database.folder):
+            if entry.is_file():
+                total += entry.stat().st_size
     return total
 
 
@@ -248,6 +262,12 @@ def disk(box: Box) -> DiskAnswer:
     }
 
 
+def descriptors() -> DescriptorsAnswer:
+    """Return how many file descriptors the service has open, and may have."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return {"used": len(os.listdir("/proc/self/fd")), "limit": limit}
+
+
 def _key_store_state(box: Box) -> KeyStoreState:
     return "locked" if box.is_locked() else "none" if box.key_store() is None else "open"
 
@@ -255,7 +275,8 @@ def _key_store_state(box: Box) -> KeyStoreState:
 def _problems(listeners: list[ListenerAnswer], databases: list[DatabaseAnswer]) -> Iterator[str]:
     for database in databases:
         if database["problem"]:
-            yield f'database "{database["name"]}" is not open: {database["problem"]}'
+            what = "fails" if database["open"] else "is not open"
+            yield f'database "{database["name"]}" {what}: {database["problem"]}'
     for listener in listeners:
         if listener["problem"]:
             yield f'listener "{listener["name"]}" does not serve: {listener["problem"]}'
@@ -277,14 +298,16 @@ class _Status:
             "started_at": box.started_at.isoformat(timespec="seconds"),
             "now": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "config": box.config,
+            "config_problems": list(box.config_problems()),
             "state_folder": str(box.state_folder),
             "socket": str(box.socket),
             "key_store": _key_store_state(box),
             "disk": disk(box),
+            "descriptors": descriptors(),
             "listeners": listeners,
             "databases": databases,
             "mdns_problems": dict(box.mdns_problems()),
-            "problems": list(_problems(listeners, databases)),
+            "problems": [*box.config_problems(), *_problems(listeners, databases)],
         }
         answer(response, status)
 
@@ -355,12 +378,15 @@ class _Interfaces:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class _Peers:
+    limits: Limits
+
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
         from edgesync.net.mdns import browse  # noqa: PLC0415 - 6 MB that few boxes need
 
         wait_ms = number(request, "timeout", DISCOVERY_MS, maximum=MAX_DISCOVERY_MS)
-        answer(response, [_describe_peer(each) for each in browse(wait_ms / 1000)])
+        answer(response, [_describe_peer(each) for each in browse(wait_ms / 1000, self.limits)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, Final, Self, cast
 
 import falcon
 import gevent
@@ -320,7 +320,7 @@ def _unpack(request: falcon.Request, folder: Path) -> None:
     # cast: of a stream, only `read` is asked for.
     stream = cast(BinaryIO, _TarInput(BoundedStream(request, MAX_BACKUP_BYTES)))
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=READ_BYTES) as tar:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=READ_BYTES, tarinfo=_Entry) as tar:
             _unpack_all(tar, folder)
     except tarfile.TarError as error:
         raise RequestError(f"this is no whole backup of edgesync: {error}") from error
@@ -378,6 +378,20 @@ def _is_expected(name: str) -> bool:
     digits = "".join(parts[1:])
     is_hexadecimal = bool(digits) and set(digits) <= set("0123456789abcdef")
     return len(parts) == 3 and parts[0] == "blobs" and is_hexadecimal
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry of a tar: a plain file, as all are in a backup.
+
+    Of others tarfile reads headers of any size into memory before we see one.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise tarfile.HeaderError("it has an entry that is no file")
+        return entry
 
 
 class _TarInput:

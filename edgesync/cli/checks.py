@@ -168,7 +168,19 @@ def disk(machine: Machine) -> Finding:
     if found is None:
         return unknown("disk", "no file system can be looked at")
     used = 100 - 100 * found.f_bavail // max(1, found.f_blocks)
-    return disk_state(used, read_only=bool(found.f_flag & os.ST_RDONLY))
+    read_only = bool(found.f_flag & os.ST_RDONLY) or gave_up(folder, machine.root)
+    return disk_state(used, read_only=read_only)
+
+
+def gave_up(folder: Path, root: Path = Path("/")) -> bool:
+    """Tell whether the kernel takes no more writes to a file system, after an error of its own.
+
+    Since Linux 6.14 nothing but the options of the mount says so.
+    """
+    device = folder.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    rows = [line.split() for line in _text(root / "proc/self/mountinfo").splitlines()]
+    return any(row[2] == number and "emergency_ro" in row[-1].split(",") for row in rows)
 
 
 def disk_state(used_percent: int, *, read_only: bool) -> Finding:

@@ -170,15 +170,22 @@ def _facts(database: DatabaseAnswer) -> Iterator[tuple[str, Cell]]:
     yield "name", database["name"]
     if database["problem"]:
         yield "problem", Styled(database["problem"], BAD)
+    if not database["open"]:
         return
     yield "folder", database["folder"]
     yield "size", size(database["bytes"])
 
 
+def _state(database: DatabaseAnswer) -> Cell:
+    if not database["open"]:
+        return Styled("closed", BAD)
+    return Styled("failing", BAD) if database["problem"] else "open"
+
+
 def _row(database: DatabaseAnswer) -> list[Cell]:
     return [
         database["name"],
-        Styled("closed", BAD) if database["problem"] else "open",
+        _state(database),
         len(database["collections"]),
         sum(each["documents"] for each in database["collections"]),
         size(database["bytes"]),

@@ -13,11 +13,13 @@ from edgesync.cli import checks
 from edgesync.cli.checks import Finding, Level, Machine, bad, good, unknown, warning
 from edgesync.cli.command import Context, Tree, argument
 from edgesync.cli.database import verified
-from edgesync.cli.output import BAD, DIM, GOOD, STRONG, WARN, Cell, Styled, day
+from edgesync.cli.output import BAD, DIM, GOOD, STRONG, WARN, Cell, Styled, day, duration
 from edgesync.errors import ApiError, NotPermittedError, NotWellError
 
 SOON: Final = timedelta(days=14)
 DISCOVERY_MS: Final = 1500
+MAX_AHEAD_S: Final = 120  # LiteCore's own limit
+SPARE_DESCRIPTORS: Final = 40  # listeners keep 32 for other things
 CONFIG: Final = "/etc/edgesync/edgesync.toml"
 STYLES: Final = {Level.GOOD: GOOD, Level.WARNING: WARN, Level.BAD: BAD, Level.UNKNOWN: DIM}
 
@@ -104,24 +106,60 @@ def _of_stopped(config: Path) -> Iterator[Finding]:
 def of_status(status: StatusAnswer, now: datetime) -> Iterator[Finding]:
     """Judge what the service says of itself."""
     yield good("service", f"edgesyncd {status['version']} answers")
+    for problem in status["config_problems"]:
+        hint = 'then "systemctl reload edgesyncd", or restart it for what takes effect at a start'
+        yield bad("configuration", problem, hint)
     for listener in status["listeners"]:
         yield _listener(listener)
         if listener["expires_at"]:
             yield certificate(listener, now)
     for database in status["databases"]:
-        if database["problem"]:
-            name = database["name"]
+        name = database["name"]
+        if database["open"] and database["problem"]:
+            yield bad(
+                "database",
+                f'database "{name}" fails: {database["problem"]}',
+                'clients try again by themselves; look at "disk" below and at "dmesg"',
+            )
+        elif database["problem"]:
             yield bad(
                 "database",
                 f'database "{name}" is not open: {database["problem"]}',
                 f'put a backup back with "edgesync database restore {name} FILE"',
             )
+        if database["versions_ahead_s"] > MAX_AHEAD_S:
+            yield versions(name, database["versions_ahead_s"], now)
+    yield descriptors(status["descriptors"]["used"], status["descriptors"]["limit"])
     if status["key_store"] == "locked":
         yield bad(
             "key store",
             "the key store is locked: listeners that need it do not serve",
             'open it with "edgesync unlock" and its passphrase',
         )
+
+
+def versions(name: str, ahead_s: int, now: datetime) -> Finding:
+    """Judge that a database gives out versions from the future, as its clock was set back."""
+    until = (now + timedelta(seconds=ahead_s - MAX_AHEAD_S)).astimezone()
+    return warning(
+        "clock",
+        f'database "{name}": its versions are {duration(ahead_s)} ahead of the clock; clients of '
+        f"Couchbase Lite 4 refuse what is changed here until {until:%Y-%m-%d %H:%M}",
+        'look at the clock first: "timedatectl"; if it is right, wait, or go on in a new database: '
+        f'"edgesync document export {name} FILE", then "edgesync document import"',
+    )
+
+
+def descriptors(used: int, limit: int) -> Finding:
+    """Judge whether there is a file descriptor for the next clients."""
+    text = f"{used} of {limit} file descriptors are in use"
+    if limit >= 0 and used >= limit - SPARE_DESCRIPTORS:
+        return bad(
+            "descriptors",
+            f"{text}: further clients are refused",
+            'lower max_connections, or raise LimitNOFILE= with "systemctl edit edgesyncd"',
+        )
+    return good("descriptors", text)
 
 
 def _listener(listener: ListenerAnswer) -> Finding:
@@ -187,7 +225,7 @@ def discovery(problems: Mapping[str, str], announced: set[str], heard: set[str])
 
 def _verification(context: Context, status: StatusAnswer) -> Iterator[Finding]:
     for database in status["databases"]:
-        if database["problem"]:
+        if not database["open"]:
             continue
         name = database["name"]
         found = verified(context, name)

@@ -59,9 +59,12 @@ The service's socket; members of the group
 may use it.
 .TP
 .I /etc/edgesync/edgesync.toml
-The configuration.
+The configuration;
+.B systemctl reload edgesyncd
+puts a changed one into effect.
 .SH SEE ALSO
 .BR edgesyncd (8),
+.BR edgesync.toml (5),
 .BR journalctl (1)
 """
 

@@ -9,7 +9,6 @@ memory for one line only. Lines of documents alone, written by hand, are fine, t
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import sys
@@ -251,7 +250,9 @@ def _send_blob(
             line, piece = next(lines, (line + 1, {}))
 
     path = path_of("_edgesync", "databases", keyspace.partition(".")[0], "blobs")
-    kind = str(first.get("content_type") or BINARY)
+    kind = first.get("content_type")
+    if not isinstance(kind, str) or not kind.isascii() or not kind.isprintable():
+        kind = BINARY  # whoever made the document may have called it anything
     with client.open("POST", path, body=pieces(), content_type=kind, patient=True) as answer:
         digest = json.loads(answer.read())["digest"]
     if digest != first["_blob"]:
@@ -261,7 +262,7 @@ def _send_blob(
 def _decoded(number: int, data: object) -> bytes:
     try:
         return base64.b64decode(str(data), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one, too
         raise InvalidBodyError(f"line {number}: the blob's data is not base64") from error
 
 
@@ -279,7 +280,7 @@ def _values(file: IO[bytes], told: Told) -> Iterator[tuple[int, dict[str, object
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidBodyError(f"line {number} is not JSON: {error}") from error
         if not isinstance(value, dict):
             raise InvalidBodyError(f"line {number} is not a JSON object")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+from edgesync.daemon.config_keys import DATABASE, KEY_STORE, LISTENER, SECTIONS, Section
 from edgesync.errors import ConfigurationError
 from edgesync.limits import Limits
 
@@ -22,6 +23,8 @@ Table = Mapping[str, object]
 
 DEFAULT_PORT: Final = 4984  # the one that Couchbase's own servers use for sync
 MAX_PORT: Final = 65535
+_TOO_LARGE: Final = 2**53  # for a limit: no clock and no size counts further; infinity is more
+_MAX_SHOWN: Final = 200
 DEFAULT_COLLECTIONS: Final = ("_default",)
 ALL_INTERFACES: Final = (None, "0.0.0.0", "::")  # noqa: S104  # compared, not bound
 
@@ -57,6 +60,8 @@ class ListenerConfig:
     """PEM files with the certificates that vouch for clients, with "certificate"."""
     enable_delta_sync: bool = False
     read_only: bool = False
+    prove_blobs: bool = False
+    """Clients must prove that they have the blobs they refer to."""
     advertise: bool = True
     """Over mDNS, on the networks where it listens."""
 
@@ -125,9 +130,9 @@ def parse_config(text: str, source: str) -> ServiceConfig:
     """
     try:
         root = _Section(tomllib.loads(text), source)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and what tomllib forgets
         raise ConfigurationError(f"{source}: {error}", hint="correct the syntax") from error
-    root.allow("database", "listener", "limits", "key_store")
+    root.allow(*(section.header.partition(".")[0] for section in SECTIONS), "limits")
     key_store = _key_store(root.section("key_store")) if "key_store" in root.table else None
     databases = tuple(_database(section) for section in root.sections("database"))
     databases = databases or EMBEDDED.databases
@@ -171,7 +176,7 @@ class _Section:
         value = self.table.get(key, default)
         # A bool is an int to Python, but not to the person who wrote the file.
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.error(key, f"must be {_KINDS[kind]}", f"it is {value!r}")
+            raise self.error(key, f"must be {_KINDS[kind]}", f"it is {_shown(value)}")
         return value
 
     def optional(self, key: str) -> str | None:
@@ -182,7 +187,7 @@ class _Section:
         """Return a list of strings, of which there is at least one."""
         value = self.table.get(key, list(default))
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.error(key, "must be a list of strings", f"it is {value!r}")
+            raise self.error(key, "must be a list of strings", f"it is {_shown(value)}")
         if key in self.table and not value:
             raise self.error(key, "must not be empty", "name one, or remove the key")
         return tuple(value)
@@ -198,6 +203,15 @@ class _Section:
         return [parent.section(name) for name in parent.table]
 
 
+def _shown(value: object) -> str:
+    """Return a value as a person would know it again."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, written in base 16
+        return "too large"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
 _KINDS: Final[Mapping[type, str]] = {
     str: "a string",
     bool: "true or false",
@@ -206,14 +220,18 @@ _KINDS: Final[Mapping[type, str]] = {
 }
 
 
+def _names(section: Section) -> Iterator[str]:
+    return (key.name for key in section.keys)
+
+
 def _database(section: _Section) -> DatabaseConfig:
-    section.allow("collections")
+    section.allow(*_names(DATABASE))
     name = section.path[-1]
     return DatabaseConfig(name, section.strings("collections", DEFAULT_COLLECTIONS))
 
 
 def _listener(section: _Section, databases: tuple[DatabaseConfig, ...]) -> ListenerConfig:
-    section.allow(*(field.name for field in fields(ListenerConfig) if field.name != "name"))
+    section.allow(*_names(LISTENER))
     names = [database.name for database in databases]
     database = section.value("database", str, names[0] if len(names) == 1 else "")
     if database not in names:
@@ -221,7 +239,8 @@ def _listener(section: _Section, databases: tuple[DatabaseConfig, ...]) -> Liste
         raise section.error("database", reason, f"configured: {', '.join(names)}")
     port = section.value("port", int, DEFAULT_PORT)
     if not 0 <= port <= MAX_PORT:
-        raise section.error("port", f"is {port}", f"choose one of 0 to {MAX_PORT}; 0: any free one")
+        hint = f"choose one of 0 to {MAX_PORT}; 0: any free one"
+        raise section.error("port", f"is {_shown(port)}", hint)
     disable_tls = section.value("disable_tls", bool, False)
     authenticator, client_roots = _admission(section, disable_tls=disable_tls)
     return ListenerConfig(
@@ -236,6 +255,7 @@ def _listener(section: _Section, databases: tuple[DatabaseConfig, ...]) -> Liste
         client_roots=client_roots,
         enable_delta_sync=section.value("enable_delta_sync", bool, False),
         read_only=section.value("read_only", bool, False),
+        prove_blobs=section.value("prove_blobs", bool, False),
         advertise=section.value("advertise", bool, True),
     )
 
@@ -263,7 +283,7 @@ def _admission(section: _Section, *, disable_tls: bool) -> tuple[str, tuple[Path
 
 
 def _key_store(section: _Section) -> KeyStoreConfig:
-    section.allow("unlock")
+    section.allow(*_names(KEY_STORE))
     unlock = section.value("unlock", str, "")
     kind, _, name = unlock.partition(":")
     if unlock == "passphrase":
@@ -333,6 +353,6 @@ def _limit(section: _Section, key: str, kind: object) -> int | float:
     value = section.table[key]
     # Types of fields are strings, as annotations are not evaluated.
     allowed = (int, float) if kind == "float" else (int,)
-    if isinstance(value, bool) or not isinstance(value, allowed) or not value > 0:
-        raise section.error(key, f"must be a positive number ({kind})", f"it is {value!r}")
+    if isinstance(value, bool) or not isinstance(value, allowed) or not 0 < value < _TOO_LARGE:
+        raise section.error(key, f"must be a positive number ({kind})", f"it is {_shown(value)}")
     return value

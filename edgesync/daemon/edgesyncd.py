@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import resource
@@ -19,7 +20,7 @@ from typing import Final
 import gevent
 from gevent.event import Event
 
-from edgesync import KeyStore, URLEndpointListener, __version__
+from edgesync import ConnectionStatus, KeyStore, URLEndpointListener, __version__
 from edgesync.api.box import Box
 from edgesync.api.client import find_socket, socket_to_serve, state_folder
 from edgesync.api.events import Events, RecentLog
@@ -28,6 +29,7 @@ from edgesync.api.upkeep import WORK_FOLDER
 from edgesync.daemon.config import EMBEDDED, KeyStoreConfig, ServiceConfig, read_config
 from edgesync.daemon.follower import Follower
 from edgesync.daemon.hosted import Service
+from edgesync.daemon.reload import Reloader
 from edgesync.daemon.systemd import (
     JournalFormatter,
     JournalHandler,
@@ -41,6 +43,8 @@ log: Final = logging.getLogger(__name__)
 
 API_STOP_TIMEOUT_S: Final = 0.5  # of the promised 10 s; feeds never end by themselves
 GOODBYE_TIMEOUT_S: Final = 0.5  # after the listeners have stopped, which takes longer mostly
+CROWD: Final = 50  # each time that a client comes or goes, all of them are looked at;
+TELL_EVERY_S: Final = 0.2  # of a crowd only so often
 KEYS_FOLDER: Final = "keys"
 FAILED: Final = 1  # argparse itself ends with 2 on wrong usage
 
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{config.source}: ok")
         else:
             manager = ServiceManager(os.environ, os.getpid())
-            serve(config, state_folder(os.environ), manager, recent)
+            serve(config, options.config, state_folder(os.environ), manager, recent)
     except EdgeSyncError as error:
         hint = f"; {error.hint}" if error.hint else ""
         if is_journal(sys.stderr, os.environ):
@@ -89,11 +93,18 @@ def _check_unlock_key(key_store: KeyStoreConfig | None) -> None:
         unlock_key(key_store, os.environ)
 
 
-def serve(config: ServiceConfig, folder: Path, manager: ServiceManager, recent: RecentLog) -> None:
+def serve(
+    config: ServiceConfig,
+    path: Path | None,
+    folder: Path,
+    manager: ServiceManager,
+    recent: RecentLog,
+) -> None:
     """Run until SIGTERM or SIGINT.
 
     Args:
         config: What to run.
+        path: The file that it comes from, which SIGHUP has read anew; None: SIGHUP is as usual.
         folder: Where the state lives; made if it is missing.
         manager: Is told how it goes.
         recent: The last lines of the log.
@@ -101,38 +112,59 @@ def serve(config: ServiceConfig, folder: Path, manager: ServiceManager, recent: 
     Raises:
         EdgeSyncError: It cannot start, or did not stop in time.
     """
-    stop = Event()
+    stop, reload = Event(), Event()
     watchers = [gevent.signal_handler(n, stop.set) for n in (signal.SIGTERM, signal.SIGINT)]
+    if path is not None:
+        watchers.append(gevent.signal_handler(signal.SIGHUP, reload.set))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold keys and documents
     keys = ServiceKeys(config.key_store, folder / KEYS_FOLDER, os.environ, config.limits)
     keys.open()
     service = Service.build(config, _made(folder / "databases"), keys)
     shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)  # of backups that were cut off
     socket = socket_to_serve(os.environ, folder)
-    advertised = [listener.name for listener in config.listeners if listener.advertise]
-    follower = Follower(service.listeners, advertised, events := Events())
+    follower = Follower(service.listeners, lambda: service.advertised, events := Events())
     where = (config.source, folder, socket)
     box = _box(service, keys, follower, where, events, recent)
     server = ApiServer(box, socket, config.limits)
     service.on_change.append(follower.follow)
+    clients = _Clients(service, events, manager)
+    reloader = None
+    if path is not None:
+        reloader = Reloader(path, service, check, manager, events, reload)
     try:
         server.start()
         service.start()
         follower.start()
-        _Clients(service, box.events, manager).watch()
+        clients.watch()
+        _collect_garbage_less_often()
         manager.ready(service.summary())
         box.events.tell("started", f"edgesyncd {__version__} started")
         _announce(service, folder, socket)
+        if reloader is not None:
+            reloader.start()
         while not stop.wait(manager.watchdog_interval_s):
             manager.watchdog()
     finally:
         manager.stopping()
+        if reloader is not None:
+            reloader.stop()
         server.stop(API_STOP_TIMEOUT_S)
         goodbye = gevent.spawn(follower.stop)
         service.stop()
+        clients.stop()
         goodbye.join(GOODBYE_TIMEOUT_S)
         for watcher in watchers:
             watcher.cancel()
+
+
+def _collect_garbage_less_often() -> None:
+    """Leave out what is there for good, and look at the rest every 10,000 new objects.
+
+    Else looking for cycles, of which there are hardly any, takes a twentieth of what a
+    busy service computes.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 class _Clients:
@@ -144,14 +176,35 @@ class _Clients:
         self._manager = manager
         self._watched: dict[str, URLEndpointListener] = {}
         self._connected: dict[str, str] = {}
+        self._changed = Event()
+        self._teller = gevent.spawn(self._tell_of_crowds)
         service.on_change.append(self.watch)
 
     def watch(self) -> None:
         """Watch all listeners, those that were made anew, too."""
+        for name in self._watched.keys() - self._service.listeners.keys():
+            del self._watched[name]
         for name, listener in self._service.listeners.items():
             if self._watched.get(name) is not listener:
                 self._watched[name] = listener
-                listener.add_change_listener(lambda _status: self._tell())
+                listener.add_change_listener(self._take)
+
+    def stop(self) -> None:
+        """Tell of the last changes."""
+        self._teller.kill()
+        self._tell()
+
+    def _take(self, status: ConnectionStatus) -> None:
+        if status.connection_count <= CROWD:
+            self._tell()
+        else:
+            self._changed.set()
+
+    def _tell_of_crowds(self) -> None:
+        while self._changed.wait():
+            self._changed.clear()
+            self._tell()
+            gevent.sleep(TELL_EVERY_S)
 
     def _tell(self) -> None:
         self._manager.status(self._service.summary())
@@ -197,6 +250,7 @@ def _box(
         unlock=service.unlock,
         mdns_names=lambda: follower.names,
         mdns_problems=lambda: follower.problems,
+        config_problems=lambda: service.config_problems,
         events=events,
         log=recent,
     )

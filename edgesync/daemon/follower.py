@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -33,18 +33,18 @@ class Follower:
     def __init__(
         self,
         listeners: Mapping[str, URLEndpointListener],
-        advertised: Collection[str],
+        advertised: Callable[[], Collection[str]],
         events: Events,
     ) -> None:
         """Do nothing yet, but load what takes its time, as nobody is connected now.
 
         Args:
             listeners: By name; may change while we run.
-            advertised: The names of those that are announced over mDNS.
+            advertised: Returns the names of those that are announced over mDNS.
             events: Are told which listeners serve and which wait.
         """
         self._listeners = listeners
-        self._advertised = frozenset(advertised)
+        self._advertised = advertised
         self._events = events
         self._told: dict[str, str] = {}
         self._advertiser = self._made_advertiser()
@@ -74,6 +74,10 @@ class Follower:
         for name, listener in self._listeners.items():
             listener.follow_interface()
             self._tell(name, listener)
+        for name in self._told.keys() - self._listeners.keys():
+            del self._told[name]
+        if self._advertiser is None:  # a reload may be the first to want it
+            self._advertiser = self._made_advertiser()
         if self._advertiser is not None:
             self._advertiser.update(self._advertisements())
 
@@ -107,7 +111,7 @@ class Follower:
             self._events.tell(event, now, listener=name)
 
     def _made_advertiser(self) -> Advertiser | None:
-        if not any(self._can_be_found(name) for name in self._advertised):
+        if not any(self._can_be_found(name) for name in self._advertised()):
             return None  # and 6 MB are saved
         from edgesync.net.mdns import Advertiser  # noqa: PLC0415
 
@@ -125,8 +129,9 @@ class Follower:
     def _advertisements(self) -> Iterator[Advertisement]:
         from edgesync.net.mdns import Advertisement  # noqa: PLC0415 - as above
 
+        advertised = self._advertised()
         for name, listener in self._listeners.items():
-            if name in self._advertised and listener.addresses:
+            if name in advertised and listener.addresses:
                 identity = listener.tls_identity
                 yield Advertisement(
                     listener=name,

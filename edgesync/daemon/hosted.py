@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import gevent
 from gevent.lock import RLock
 
-from edgesync import (
-    Database,
-    KeyStore,
-    ListenerCertificateAuthenticator,
-    ListenerPasswordAuthenticator,
-    TLSIdentity,
-    URLEndpointListener,
-    URLEndpointListenerConfiguration,
-)
+from edgesync import Database, TLSIdentity, URLEndpointListener
+from edgesync.daemon import construction
 from edgesync.daemon.config import DatabaseConfig, ListenerConfig, ServiceConfig
+from edgesync.daemon.construction import Security
+from edgesync.daemon.plan import Plan, Running, plan_for
 from edgesync.daemon.unlocking import ServiceKeys
 from edgesync.errors import (
-    CollectionNotFoundError,
-    ConfigurationError,
     EdgeSyncError,
     IdentityError,
     IdentityNotFoundError,
-    InvalidNameError,
     KeyStoreError,
     ListenerError,
     StoreDamagedError,
+    StoreError,
     StoreVersionError,
     UnknownNameError,
 )
@@ -55,12 +48,14 @@ class Service:
         closed_databases: Why others are not.
         listeners: Those that could be made, by name.
         idle_listeners: Why others, or those, do not serve.
-        on_change: Called when listeners were started or made anew.
+        on_change: Called when listeners were started, made anew or removed.
+        config_problems: What of the configuration file is not in effect, and why.
     """
 
     def __init__(self, config: ServiceConfig, folder: Path, keys: ServiceKeys) -> None:
         """Use `Service.build`."""
         self._config = config
+        self._at_start = config
         self._keys = keys
         self._making = RLock()
         self._folder = folder
@@ -68,7 +63,10 @@ class Service:
         self.closed_databases: dict[str, str] = {}
         self.listeners: dict[str, URLEndpointListener] = {}
         self.idle_listeners: dict[str, str] = {}
-        self._identities: dict[str, TLSIdentity | None] = {}
+        self.config_problems: tuple[str, ...] = ()
+        self._identities: dict[str, TLSIdentity] = {}
+        self._roots: dict[str, tuple[bytes, ...]] = {}
+        self._incomplete: set[str] = set()  # databases that lack a configured collection
         self.on_change: list[Callable[[], None]] = []
 
     @classmethod
@@ -123,7 +121,13 @@ class Service:
         statuses = [listener.status for listener in self.listeners.values()]
         clients = sum(status.connection_count for status in statuses)
         active = sum(status.active_connection_count for status in statuses)
-        return f"listeners: {len(statuses)}, clients: {clients}, of these active: {active}"
+        summary = f"listeners: {len(statuses)}, clients: {clients}, of these active: {active}"
+        return "; ".join((summary, *self.config_problems))
+
+    @property
+    def advertised(self) -> frozenset[str]:
+        """The names of the listeners that are announced over mDNS."""
+        return frozenset(each.name for each in self._config.listeners if each.advertise)
 
     # --- the key store ---------------------------------------------------------------------
 
@@ -163,10 +167,11 @@ class Service:
             UnknownNameError: There is none of that name.
             ListenerError: It could be stopped, and not started.
         """
-        if name not in self.listeners:
-            raise UnknownNameError("listener", name, self.listeners)
-        self.listeners[name].stop()
-        self._start(name)
+        with self._making:
+            if name not in self.listeners:
+                raise UnknownNameError("listener", name, self.listeners)
+            self.listeners[name].stop(for_good=False)
+            self._start(name)
 
     def create_database(self, name: str, collections: Sequence[str]) -> Database:
         """Make a database; it is opened again with the service, configured or not.
@@ -197,11 +202,19 @@ class Service:
         Raises:
             EdgeSyncError: The copy cannot be opened.
         """
+        with self._making:
+            former = self._replace(name, copy)
+        gevent.get_hub().threadpool.apply(shutil.rmtree, (former,), {"ignore_errors": True})
+
+    def _replace(self, name: str, copy: Path) -> Path:
+        """Return where the former files are."""
         place = self._folder / f"{name}{DATABASE_SUFFIX}"
         former = place.with_name(place.name + REPLACED_SUFFIX)
-        self._keep_identities(name)
+        served = [each for each in self._config.listeners if each.database == name]
+        self._keep_identities(served)
+        self._stop_listeners([each.name for each in served])
         if name in self.databases:
-            self.databases.pop(name).close()  # stops its listeners
+            self.databases.pop(name).close()
         shutil.rmtree(former, ignore_errors=True)
         if place.exists():
             place.rename(former)
@@ -216,14 +229,14 @@ class Service:
                 former.rename(place)
             self._open_again(name)
             raise
-        gevent.get_hub().threadpool.apply(shutil.rmtree, (former,), {"ignore_errors": True})
+        return former
 
-    def _keep_identities(self, database: str) -> None:
-        """Remember the certificates by which clients know the listeners of a database."""
-        for wanted in self._config.listeners:
-            listener = self.listeners.get(wanted.name)
-            if wanted.database == database and listener is not None:
-                self._identities[wanted.name] = listener.tls_identity
+    def _keep_identities(self, configured: Iterable[ListenerConfig]) -> None:
+        """Remember the anonymous certificates by which clients know listeners."""
+        for each in configured:
+            listener = self.listeners.get(each.name)
+            if each.tls_identity is None and listener is not None and listener.tls_identity:
+                self._identities[each.name] = listener.tls_identity
 
     def _open_again(self, name: str) -> None:
         known = {wanted.name: wanted for wanted in self._config.databases}
@@ -234,6 +247,82 @@ class Service:
                 # It is told of, and no fault of the database.
                 with suppress(ListenerError, KeyStoreError, IdentityError):
                     self._start(wanted.name)
+
+    # --- another configuration ----------------------------------------------------------------
+
+    def plan(self, wanted: ServiceConfig) -> Plan:
+        """Return what another configuration changes; nothing is changed yet.
+
+        Raises:
+            ConfigurationError: A file that it names cannot be used.
+        """
+        roots = {
+            each.name: construction.client_roots(each, wanted.source) for each in wanted.listeners
+        }
+        running = Running(
+            self._at_start,
+            self._config,
+            sound_databases=self.databases.keys() - self._incomplete,
+            idle_listeners=frozenset(self.idle_listeners),
+            other_roots=frozenset(
+                name for name, content in roots.items() if self._roots.get(name, ()) != content
+            ),
+        )
+        return plan_for(running, wanted)
+
+    def apply(self, plan: Plan) -> None:
+        """Put another configuration into effect; what cannot be done is told of as at the start."""
+        with self._making:
+            known = {each.name: each for each in self._config.listeners}
+            restarted = [each.name for each in plan.restarted]
+            self._keep_identities(known[name] for name in restarted)
+            self._stop_listeners(restarted, for_good=plan.removed)
+            for name in plan.removed:
+                self._identities.pop(name, None)
+                self.idle_listeners.pop(name, None)
+            for name in plan.closed:
+                self.closed_databases.pop(name, None)
+                if name in self.databases:
+                    self.databases.pop(name).close()
+            self._config = plan.config
+            for database in plan.opened:
+                self._open_or_note(database)
+            for listener in (*plan.restarted, *plan.added):
+                self._make_and_start(listener)
+        for told in self.on_change:
+            told()
+
+    def _stop_listeners(self, for_now: Iterable[str], *, for_good: Iterable[str] = ()) -> None:
+        """Stop listeners, all at once, as each waits for its clients."""
+        stopping = [
+            gevent.spawn(self.listeners.pop(name).stop, for_good=is_for_good)
+            for names, is_for_good in ((for_now, False), (for_good, True))
+            for name in names
+            if name in self.listeners
+        ]
+        gevent.joinall(stopping)
+
+    def _open_or_note(self, wanted: DatabaseConfig) -> None:
+        """Open a database, or make the new collections of one that is open."""
+        self._incomplete.discard(wanted.name)
+        try:
+            if wanted.name in self.databases:
+                construction.make_collections(self.databases[wanted.name], wanted, self._config)
+            else:
+                self._open(wanted)
+        except StoreError as error:
+            log.error('database "%s" is not as configured: %s', wanted.name, error)
+            if wanted.name in self.databases:
+                self._incomplete.add(wanted.name)
+            else:
+                self.closed_databases[wanted.name] = str(error)
+
+    def _make_and_start(self, wanted: ListenerConfig) -> None:
+        try:
+            self._make(wanted)
+            self._start(wanted.name)
+        except EdgeSyncError as error:
+            self._note_idle(wanted.name, error)
 
     def _start(self, name: str) -> None:
         if name not in self.listeners:
@@ -252,14 +341,14 @@ class Service:
 
     def _open(self, wanted: DatabaseConfig) -> None:
         try:
-            database = _opened(wanted, self._config, self._folder)
+            database = construction.opened(wanted, self._config, self._folder)
         except (StoreDamagedError, StoreVersionError) as error:
             log.error('database "%s" is not served: %s', wanted.name, error)
             self.closed_databases[wanted.name] = str(error)
             return
         self.databases[wanted.name] = database
         self.closed_databases.pop(wanted.name, None)
-        _make_collections(database, wanted, self._config)
+        construction.make_collections(database, wanted, self._config)
 
     def _make(self, wanted: ListenerConfig) -> None:
         if (reason := self.closed_databases.get(wanted.database)) is not None:
@@ -273,28 +362,38 @@ class Service:
             self._note_idle(wanted.name, error)
             return
         database = self.databases[wanted.database]
-        self.listeners[wanted.name] = _listener(wanted, database, self._config, security)
+        self.listeners[wanted.name] = construction.listener(
+            wanted, database, self._config, security
+        )
         self.idle_listeners.pop(wanted.name, None)
 
-    def _security(self, wanted: ListenerConfig) -> _Security:
+    def _security(self, wanted: ListenerConfig) -> Security:
         """Return what a listener gets of the key store, and who may come in.
 
         Raises:
-            KeyStoreError: It is locked, or cannot be read.
+            KeyStoreError: It is locked, not there yet, or cannot be read.
             IdentityNotFoundError: The identity is not there.
             ConfigurationError: A file with certificates cannot be used.
         """
-        needs_keys = not wanted.disable_tls or wanted.authenticator == "password"
+        has_password = wanted.authenticator == "password"
+        has_label = wanted.tls_identity is not None and not wanted.disable_tls
+        needs_keys = not wanted.disable_tls or has_password
         store = self._keys.opened() if needs_keys else None
-        authenticator = _authenticator(wanted, store, self._config.source)
+        if store is None and (has_password or has_label):
+            raise KeyStoreError(
+                "the service runs without the key store that was configured since it started",
+                hint='restart it: "systemctl restart edgesyncd"',
+            )
+        roots = self._roots[wanted.name] = construction.client_roots(wanted, self._config.source)
+        authenticator = construction.authenticator(wanted, store, roots)
         identity = self._identities.get(wanted.name)
-        if store is not None and wanted.tls_identity is not None and not wanted.disable_tls:
+        if store is not None and wanted.tls_identity is not None and has_label:
             identity = store.identity(label := wanted.tls_identity)
             if identity is None:
                 missing = IdentityNotFoundError(label)
                 missing.hint = f'make it with "edgesync identity create {label}", or import it'
                 raise missing
-        return _Security(store, identity, authenticator)
+        return Security(store, identity, authenticator)
 
     def _note_idle(self, name: str, error: EdgeSyncError) -> None:
         reason = f"{error}; {error.hint}" if error.hint else str(error)
@@ -305,45 +404,6 @@ class Service:
     def _close_databases(self) -> None:
         for database in self.databases.values():
             database.close()
-
-
-class _Security(NamedTuple):
-    key_store: KeyStore | None
-    identity: TLSIdentity | None  # None: the anonymous one
-    authenticator: ListenerPasswordAuthenticator | ListenerCertificateAuthenticator | None
-
-
-def _authenticator(
-    wanted: ListenerConfig, store: KeyStore | None, source: str
-) -> ListenerPasswordAuthenticator | ListenerCertificateAuthenticator | None:
-    match wanted.authenticator:
-        case "certificate":
-            return _certificate_authenticator(wanted, source)
-        case "password":
-            assert store is not None  # the configuration was checked
-            return ListenerPasswordAuthenticator(store.check_password)
-        case _:
-            return None
-
-
-def _certificate_authenticator(
-    wanted: ListenerConfig, source: str
-) -> ListenerCertificateAuthenticator:
-    key = f"{source}: listener.{wanted.name}.client_roots"
-    contents = []
-    for path in wanted.client_roots:
-        try:
-            ListenerCertificateAuthenticator.from_pem(content := path.read_bytes())
-        except OSError as error:
-            raise ConfigurationError(
-                f"{key}: {path} cannot be read: {error.strerror}", hint="name another file"
-            ) from error
-        except IdentityError as error:
-            raise ConfigurationError(
-                f"{key}: {path}: {error}", hint="it must be PEM, with certificates"
-            ) from error
-        contents.append(content)
-    return ListenerCertificateAuthenticator.from_pem(*contents)
 
 
 def _finish_replacements(folder: Path) -> None:
@@ -361,52 +421,3 @@ def _others(config: ServiceConfig, folder: Path) -> list[DatabaseConfig]:
     configured = {database.name for database in config.databases}
     found = sorted(path.stem for path in folder.glob(f"*{DATABASE_SUFFIX}") if path.is_dir())
     return [DatabaseConfig(name) for name in found if name not in configured]
-
-
-def _opened(wanted: DatabaseConfig, config: ServiceConfig, folder: Path) -> Database:
-    try:
-        return Database.open(wanted.name, directory=folder, limits=config.limits)
-    except InvalidNameError as error:
-        raise ConfigurationError(
-            f"{config.source}: database.{wanted.name}: {error}", hint="choose another name"
-        ) from error
-
-
-def _make_collections(database: Database, wanted: DatabaseConfig, config: ServiceConfig) -> None:
-    for name in wanted.collections:
-        try:
-            database.create_collection(name)
-        except InvalidNameError as error:
-            raise ConfigurationError(
-                f"{config.source}: database.{wanted.name}.collections: {error}",
-                hint="choose another name",
-            ) from error
-
-
-def _listener(
-    wanted: ListenerConfig,
-    database: Database,
-    config: ServiceConfig,
-    security: _Security,
-) -> URLEndpointListener:
-    where = f"{config.source}: listener.{wanted.name}.collections"
-    try:
-        collections = [database.collection(name) for name in wanted.collections]
-    except (CollectionNotFoundError, InvalidNameError) as error:
-        raise ConfigurationError(
-            f"{where}: {error}", hint=f"list it in database.{database.name}.collections"
-        ) from error
-    return URLEndpointListener(
-        URLEndpointListenerConfiguration(
-            collections=collections or database.collections,
-            port=wanted.port,
-            network_interface=wanted.interface,
-            disable_tls=wanted.disable_tls,
-            tls_identity=security.identity,
-            authenticator=security.authenticator,
-            key_store=security.key_store,
-            enable_delta_sync=wanted.enable_delta_sync,
-            read_only=wanted.read_only,
-            limits=config.limits,
-        )
-    )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final
@@ -72,6 +73,13 @@ MESSAGE_IDS_OF_TEXTS: Final[Mapping[str, str]] = {
     "%s: too many wrong passwords; more of them are not looked at": (
         "7d341435bf41425aaf744a59e1c36ebf"
     ),
+    "the configuration was not reloaded, and the former one goes on: %s": (
+        "6692d068f6fd44eeb761f8c4dc4cc6aa"
+    ),
+    '%s takes effect at the next start: "systemctl restart edgesyncd"': (
+        "e57f47b1015a471bb333cf65a07042b2"
+    ),
+    "the configuration could not be put into effect": "2460dd0d8f924d28836c8b7b623146b5",
     "a client's certificate could not be judged": "2460dd0d8f924d28836c8b7b623146b5",
     "nothing is announced on %s: %s": "4e3a76bfaddf445baa68b763100c51bf",
     "too much mDNS traffic on %s; some is not looked at": "e3c1764d392547cd937c690b1b243ead",
@@ -101,12 +109,17 @@ class ServiceManager:
         self.watchdog_interval_s = _watchdog_interval_s(environment, pid)
 
     def ready(self, status: str) -> None:
-        """Tell that the listeners accept."""
-        self._notify("READY=1", f"STATUS={status}")
+        """Tell that the listeners accept, or that a reload is over."""
+        self._notify("READY=1", _status(status))
+
+    def reloading(self) -> None:
+        """Tell that a new configuration is put into effect; `ready` ends it."""
+        now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={now_us}")
 
     def status(self, text: str) -> None:
         """Show a line in `systemctl status`."""
-        self._notify(f"STATUS={text}")
+        self._notify(_status(text))
 
     def watchdog(self) -> None:
         """Tell that the event loop is alive."""
@@ -224,6 +237,11 @@ def is_journal(stream: IO[str], environment: Mapping[str, str]) -> bool:
     except (OSError, ValueError):
         return False
     return (device, inode) == (str(found.st_dev), str(found.st_ino))
+
+
+def _status(text: str) -> str:
+    """Return the line of a status, which is one whatever was quoted in it."""
+    return f"STATUS={' '.join(text.split())}"
 
 
 def _socket_address(name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from cryptography import x509
@@ -25,15 +26,19 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import (
 )
 
 from edgesync.errors import IdentityError
-from edgesync.identity.certificate import Certificate, Identity, is_issued_by
+from edgesync.identity.certificate import Certificate, Identity, PrivateKey, is_issued_by
+from edgesync.identity.trust import CANNOT_BE_READ
 from edgesync.limits import Limits
 
 _PEM_KEY: Final = re.compile(
-    rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----(.*?)-----END \1-----", re.DOTALL
+    # Up to the next mark and no further: else each of many beginnings would search for an end.
+    rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----((?:(?!-----).)*)-----END \1-----",
+    re.DOTALL,
 )
 _SCRYPT_OID: Final = bytes.fromhex("06092b06010401da47040b")
 _MAX_ROUNDS: Final = 2_000_000  # all iteration counts of a file; usual are 2,000 to 600,000 each
 _MAX_DER_DEPTH: Final = 20
+_MAX_CERTIFICATES: Final = 100  # in a file; each may be compared with each of a chain
 _MIN_RSA_BITS: Final = 2048  # OpenSSL takes no less
 _MAX_RSA_BITS: Final = 8192  # a handshake costs the cube
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -61,9 +66,9 @@ def read_identity(data: bytes, password: str | None, limits: Limits) -> Identity
         raise IdentityError(f"the file has more than {limits.max_identity_bytes} bytes")
     secret = None if password is None else password.encode("utf-8", "surrogatepass")
     if b"-----BEGIN " in data:
-        identity = _read_pem(data, data, secret)
+        identity = _read_pem(data, data, secret, limits.max_chain_certificates)
     else:
-        identity = _read_pkcs12(data, secret)
+        identity = _read_pkcs12(data, secret, limits.max_chain_certificates)
     if len(identity.certs) > limits.max_chain_certificates:
         raise IdentityError(f"the chain has more than {limits.max_chain_certificates} certificates")
     return identity
@@ -75,7 +80,7 @@ def read_pem(key_pem: bytes, chain_pem: bytes) -> Identity:
     Raises:
         IdentityError: Something cannot be read, or no certificate is the key's.
     """
-    return _read_pem(key_pem, chain_pem, None)
+    return _read_pem(key_pem, chain_pem, None, _MAX_CERTIFICATES)
 
 
 def read_certificates(pem: bytes, limits: Limits) -> tuple[Certificate, ...]:
@@ -88,7 +93,7 @@ def read_certificates(pem: bytes, limits: Limits) -> tuple[Certificate, ...]:
         raise IdentityError(f"the file has more than {limits.max_identity_bytes} bytes")
     try:
         return tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as error:
+    except CANNOT_BE_READ as error:
         raise IdentityError(f"the certificates cannot be read: {error}") from error
 
 
@@ -139,13 +144,13 @@ def from_der(parts: Sequence[bytes]) -> Identity:
     return Identity(tuple(map(x509.load_der_x509_certificate, parts[1:])), key)
 
 
-def _read_pem(key_pem: bytes, chain_pem: bytes, password: bytes | None) -> Identity:
+def _read_pem(key_pem: bytes, chain_pem: bytes, password: bytes | None, max_chain: int) -> Identity:
     key = _read_pem_key(key_pem, password)
     try:
         certificates = x509.load_pem_x509_certificates(chain_pem)
-    except ValueError as error:
+    except CANNOT_BE_READ as error:
         raise IdentityError(f"the certificate chain cannot be read: {error}") from error
-    return _identity(key, certificates)
+    return _identity(key, certificates, max_chain)
 
 
 def _read_pem_key(pem: bytes, password: bytes | None) -> object:
@@ -158,17 +163,20 @@ def _read_pem_key(pem: bytes, password: bytes | None) -> object:
     try:
         if found[1].startswith(b"ENCRYPTED"):
             _check_rounds(b64decode(found[2]))
+        elif not is_encrypted:
+            with suppress(ValueError):  # OpenSSL says better what is wrong
+                sum(_rounds_in(b64decode(found[2]), 0))
         return load_pem_private_key(found[0], password if is_encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         reason = "its password is wrong, or it is no key" if is_encrypted else "it is no PEM key"
         raise IdentityError(f"the private key cannot be read: {reason}") from error
 
 
-def _read_pkcs12(data: bytes, password: bytes | None) -> Identity:
+def _read_pkcs12(data: bytes, password: bytes | None, max_chain: int) -> Identity:
     _check_rounds(data)
     try:
         content = load_pkcs12(data, password)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except CANNOT_BE_READ as error:
         raise IdentityError(
             "the PKCS#12 file cannot be read: its password is wrong, or its encryption too old",
             hint="if the password is right, export it again with AES-256",
@@ -177,10 +185,12 @@ def _read_pkcs12(data: bytes, password: bytes | None) -> Identity:
         raise IdentityError("the PKCS#12 file has no private key")
     own = [] if content.cert is None else [content.cert.certificate]
     others = [each.certificate for each in content.additional_certs]
-    return _identity(content.key, own + others)
+    return _identity(content.key, own + others, max_chain)
 
 
-def _identity(key: object, certificates: list[Certificate]) -> Identity:
+def _identity(key: object, certificates: list[Certificate], max_chain: int) -> Identity:
+    if len(certificates) > _MAX_CERTIFICATES:
+        raise IdentityError(f"the file has more than {_MAX_CERTIFICATES} certificates")
     if isinstance(key, rsa.RSAPrivateKey):
         if not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
             raise IdentityError(
@@ -190,25 +200,36 @@ def _identity(key: object, certificates: list[Certificate]) -> Identity:
         raise IdentityError("the private key is neither an RSA nor an elliptic curve key")
     elif not isinstance(key.curve, _CURVES):
         raise IdentityError(f"clients do not know the elliptic curve {key.curve.name}")
-    public_key = key.public_key()
-    leaf = next((each for each in certificates if each.public_key() == public_key), None)
-    if leaf is None:
+    try:
+        leaf = _certificate_of(key, certificates)
+        chain = None if leaf is None else _chain_from(leaf, certificates, max_chain)
+    except CANNOT_BE_READ as error:
+        raise IdentityError(f"a certificate cannot be read: {error}") from error
+    if chain is None:
         raise IdentityError(
             "none of the certificates belongs to the private key",
             hint="the chain must contain the certificate that was made for this key",
         )
-    return Identity(_chain_from(leaf, certificates), key)
+    return Identity(chain, key)
 
 
-def _chain_from(leaf: Certificate, certificates: list[Certificate]) -> tuple[Certificate, ...]:
-    """Follow the issuers; a file may hold them in any order."""
+def _certificate_of(key: PrivateKey, certificates: list[Certificate]) -> Certificate | None:
+    public_key = key.public_key()
+    return next((each for each in certificates if each.public_key() == public_key), None)
+
+
+def _chain_from(
+    leaf: Certificate, certificates: list[Certificate], max_chain: int
+) -> tuple[Certificate, ...]:
+    """Follow the issuers, to one more than the limit; a file may hold them in any order."""
     chain = [leaf]
-    while True:
+    while len(chain) <= max_chain:
         issuers = (each for each in certificates if is_issued_by(chain[-1], each))
         issuer = next(issuers, None)
         if issuer is None or issuer in chain:
-            return tuple(chain)
+            break
         chain.append(issuer)
+    return tuple(chain)
 
 
 # --- how much work a file asks for ---------------------------------------------------
@@ -216,7 +237,8 @@ def _chain_from(leaf: Certificate, certificates: list[Certificate]) -> tuple[Cer
 # Its password is stretched as many times as the file itself says, with the
 # interpreter held: 2^31 rounds would stop the program for minutes. So the
 # counts are read beforehand. Wherever they stand, in PBES2, PBMAC1 or the old
-# schemes, a count is the INTEGER that follows the salt, an OCTET STRING.
+# schemes, a count is the INTEGER that follows the salt, an OCTET STRING. The
+# same goes for an RSA key's size: whether its factors are primes is examined.
 
 
 def _check_rounds(der: bytes) -> None:
@@ -243,6 +265,8 @@ def _rounds_in(der: bytes, depth: int) -> Iterator[int]:
             yield from _rounds_in(content, depth + 1)
         elif tag == 0x04:
             yield from _rounds_in_octets(content, depth + 1)
+        elif tag == 0x02 and len(content) > _MAX_RSA_BITS // 8 + 1:
+            raise IdentityError(f"the file has a number of more than {_MAX_RSA_BITS} bits")
         elif tag == 0x02 and previous == 0x04:
             yield int.from_bytes(content)
         previous = tag

@@ -28,7 +28,7 @@ _RSA_BITS: Final = range(2048, 4096 + 1)  # below: weak; above: a stranger makes
 _MAX_RSA_EXPONENT_BITS: Final = 32  # as above
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_CANNOT_BE_READ: Final = (
+CANNOT_BE_READ: Final = (
     ValueError,
     TypeError,
     KeyError,  # cryptography 43: a name has a text of a type that it does not know
@@ -37,6 +37,7 @@ _CANNOT_BE_READ: Final = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+"""What comes of a certificate that is malformed, whenever a part of it is looked at."""
 _UNDERSTOOD: Final = frozenset(
     kind.oid
     for kind in (
@@ -105,7 +106,7 @@ class TrustAnchors:
             return f"it sent more than {MAX_CHAIN} certificates"
         try:
             return self._refusal(chain, now)
-        except _CANNOT_BE_READ as error:  # names, keys and extensions are parsed when asked for
+        except CANNOT_BE_READ as error:  # names, keys and extensions are parsed when asked for
             return f"a certificate is malformed: {type(error).__name__}"
 
     def _refusal(self, chain: Sequence[Certificate], now: datetime) -> str | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from edgesync import Database
 from tests.active_peer.peer_database import PeerDatabase
 from tests.active_peer.sync import sync
 from tests.api.box import Box
@@ -88,3 +92,37 @@ def test_clients_get_the_attachment(box: Box) -> None:
     sync(client, box.url, push=False)
     assert client.missing_blobs() == []
     assert client.get("synced") is not None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"content_type": "text/plain\r\nX-Evil: 1"},
+        {"content_type": "t\u00e9xt"},
+        {"content_type": ["x"]},
+        {"length": 10**6},
+        {"length": 1},
+        {"length": -1},
+    ],
+    ids=str,
+)
+def test_what_a_document_says_of_its_blob_is_not_believed(box: Box, odd: dict[str, object]) -> None:
+    blob = box.ask("POST", "/_edgesync/databases/db/blobs", body=b"\x89PNG").json
+    path = f"/db/{hashlib.sha1(str(odd).encode()).hexdigest()}"
+    assert box.ask("PUT", path, {"pic": {**blob, **odd}}).status == 201
+    read = box.ask("GET", f"{path}/pic")
+    assert (read.status, read.content) == (200, b"\x89PNG")
+    assert read.headers["content-length"] == "4"
+    assert read.headers["content-type"] == "application/octet-stream"
+    assert "X-Evil" not in read.headers
+
+
+def test_a_blob_is_read_from_where_it_was_sought(tmp_path: Path) -> None:
+    with Database.open("db", directory=tmp_path) as db:
+        found = db.get_blob(db.save_blob(io.BytesIO(b"0123456789"), "text/plain"))
+        assert found is not None
+        assert (found.seek(0, io.SEEK_END), found.read()) == (10, b"")
+        assert (found.seek(-3, io.SEEK_END), found.read(2)) == (7, b"78")
+        assert (found.seek(-1, io.SEEK_CUR), found.read(), found.tell()) == (8, b"89", 10)
+        with pytest.raises(ValueError, match="nothing before its beginning"):
+            found.seek(-1)

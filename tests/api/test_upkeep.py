@@ -14,7 +14,7 @@ import pytest
 
 from edgesync.errors import ApiError
 from tests.active_peer.peer_database import PeerDatabase
-from tests.active_peer.sync import sync
+from tests.active_peer.sync import ContinuousSync, sync
 from tests.api.box import Box, Reply
 
 TAR = {"Content-Type": "application/x-tar"}
@@ -83,6 +83,18 @@ def test_sequences_after_a_restore_are_above_all_that_were_given_out(tmp_path: P
             highest = now
 
 
+def test_sequences_of_a_restore_do_not_rely_on_the_clock(tmp_path: Path) -> None:
+    """Here an earlier restore was in the year 2060, before the clock was set right."""
+    ahead = 2_840_000_000 << 20
+    with Box(tmp_path) as box:
+        saved = backup(box)
+        mark = box.folder / "state/databases/db.sequences"
+        mark.write_text(f'{{"source": "00", "began": {ahead}}}')
+        restore(box, saved)
+        box.ask("POST", "/db", {"n": 1})
+        assert box.ask("GET", "/db/_changes").json["last_seq"] > ahead
+
+
 def test_clients_go_on_after_a_restore_and_lose_nothing(tmp_path: Path) -> None:
     with Box(tmp_path) as box:
         one, other = PeerDatabase(), PeerDatabase()
@@ -100,6 +112,17 @@ def test_clients_go_on_after_a_restore_and_lose_nothing(tmp_path: Path) -> None:
     assert other.get("after") == {"n": 3}
     assert one.get("between") == {"n": 2}
     assert other.get("between") == {"n": 2}
+
+
+def test_a_client_that_is_connected_comes_back_after_a_restore(tmp_path: Path) -> None:
+    with Box(tmp_path) as box:
+        saved = backup(box)
+        client = PeerDatabase()
+        with ContinuousSync(client, box.url, retry_after_s=0.05) as syncing:
+            syncing.wait_idle()
+            restore(box, saved)
+            client.save("after", {"n": 1})
+            syncing.wait_for(lambda: syncing.result.pushed == 1)
 
 
 def test_a_backup_is_made_while_clients_push(tmp_path: Path) -> None:

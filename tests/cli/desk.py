@@ -37,9 +37,10 @@ _VARYING: Final = (
     (r"\d+ % used, [\d.]+ .B free", "<used and free>"),
     (r"\d+ % are used", "<used> are used"),
     (r'"free_bytes": \d+, "total_bytes": \d+', '"free_bytes": 0, "total_bytes": 0'),
+    (r'"used": \d+, "limit": \d+', '"used": 0, "limit": 0'),
     (r'"pid": \d+', '"pid": 0'),
     (r'"(bytes\w*)": \d+', r'"\1": 0'),
-    (r"\b[\d.]+ (kB|MB)\b", "<size>"),
+    (r"\b[\d.]+ (kB|MB)\b|\b\d{3} B\b", "<size>"),
     (r"\b(3[2-9]|[45]\d|6[0-5])\d{3}\b", "#####"),  # a port that the system picked
     (r"\b[0-9a-f]{16}\b", "0123456789abcdef"),  # a connection
     (r"process \d+", "process <pid>"),

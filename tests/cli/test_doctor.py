@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,40 @@ def test_a_database_that_cannot_be_opened_is_found(tmp_path: Path) -> None:
     assert found["database files"]["level"] == "bad"
     assert '! database "db" is not open' in status
     assert '! "edgesync doctor" says what to do' in status
+
+
+def test_a_database_whose_clock_was_set_back_is_found(tmp_path: Path) -> None:
+    ahead_s = 3 * 3600 + 60
+    box = Box(tmp_path)
+    with box:
+        box.stop()
+    with closing(sqlite3.connect(box.database_file, isolation_level=None)) as connection:
+        ahead_ns = int((time.time() + ahead_s) * 1e9)
+        connection.execute("UPDATE info SET value = ? WHERE key = 'clock'", (ahead_ns,))
+    with box:
+        reported = box.client.database("db")["versions_ahead_s"]
+        findings_ = json.loads(Desk(tmp_path).raw("edgesync --json doctor --quick"))
+    assert ahead_s - 60 < reported <= ahead_s
+    (found,) = (each for each in findings_ if each["text"].startswith('database "db"'))
+    assert found["level"] == "warning"
+    assert "its versions are 3 h" in found["text"]
+    assert "timedatectl" in found["hint"]
+
+
+def test_a_configuration_that_could_not_be_reloaded_is_found(tmp_path: Path) -> None:
+    with Box(tmp_path) as box:
+        (tmp_path / "edgesync.toml").write_text("[listener.x]\nprt = 1\n")
+        box.reload()
+        deadline = time.monotonic() + 10
+        while not box.client.status()["config_problems"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        desk = Desk(tmp_path)
+        found = findings(desk, "--quick")
+        status = desk.type("edgesync status | tail -2")
+    assert found["configuration"]["level"] == "bad"
+    assert "listener.x.prt is not a key" in found["configuration"]["text"]
+    assert "! the configuration was not reloaded, and the former one goes on: " in status
 
 
 def listener(expires_in: timedelta, label: str | None) -> ListenerAnswer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,13 +14,9 @@ from edgesync.cli.main import make_parser
 from edgesync.cli.manual import man_page, subcommands
 from edgesync.daemon.edgesyncd import _parser as parser_of_edgesyncd
 from tests.cli.desk import ROOT
+from tests.cli.shells import FILES, offered
 
 SHARE = ROOT / "share"
-FILES = {
-    "bash": SHARE / "bash-completion/completions/edgesync",
-    "zsh": SHARE / "zsh/site-functions/_edgesync",
-    "fish": SHARE / "fish/vendor_completions.d/edgesync.fish",
-}
 
 
 def test_the_man_page_is_that_of_the_command() -> None:
@@ -58,7 +55,7 @@ def test_the_man_page_of_the_service_names_its_options() -> None:
         assert action.dest == "help" or action.option_strings[0] in page
 
 
-@pytest.mark.parametrize("page", ["man1/edgesync.1", "man8/edgesyncd.8"])
+@pytest.mark.parametrize("page", ["man1/edgesync.1", "man5/edgesync.toml.5", "man8/edgesyncd.8"])
 def test_troff_has_nothing_to_complain_about(page: str) -> None:
     groff = shutil.which("groff")
     if groff is None:
@@ -68,27 +65,30 @@ def test_troff_has_nothing_to_complain_about(page: str) -> None:
     assert ended.stderr == ""
 
 
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(
-    ("typed", "offered"),
+    ("typed", "wanted"),
     [
         ("edgesync ", {"status", "doctor", "database"}),
         ("edgesync data", {"database"}),
         ("edgesync database ", {"backup", "restore", "verify"}),
         ("edgesync --json database re", {"restore"}),
-        ("edgesync database restore --", {"--yes", "--json"}),
+        ("edgesync --socket api.sock database re", {"restore"}),
+        ("edgesync --socket se", {"setup.file"}),
+        ("edgesync database restore --", {"--yes", "--json", "--socket", "--help"}),
         ("edgesync status --w", {"--watch"}),
-        ("edgesync database backup db setu", {"setup.cfg"}),
+        ("edgesync database backup db setu", {"setup.file"}),
+        ("edgesync database compact setu", set()),
     ],
 )
-def test_bash_offers_what_can_be_typed(typed: str, offered: set[str]) -> None:
-    words = typed.split(" ")
-    array = " ".join(f"'{word}'" for word in words)
-    script = (
-        f"source {FILES['bash']}; COMP_WORDS=({array}); COMP_CWORD={len(words) - 1}; "
-        "_edgesync; printf '%s\\n' \"${COMPREPLY[@]}\""
-    )
-    said = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, timeout=30, check=True, cwd=ROOT
-    ).stdout.split()
-    assert offered <= set(said)
-    assert all(word.startswith(words[-1]) for word in said)
+def test_shells_offer_what_can_be_typed(
+    shell: str, typed: str, wanted: set[str], tmp_path: Path
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"needs {shell}")
+    (tmp_path / "setup.file").touch()
+    said = offered(shell, typed, tmp_path)
+    last = typed.rpartition(" ")[2]
+    assert wanted <= said
+    assert all(word.startswith(last) for word in said)
+    assert bool(said) == bool(wanted)

@@ -39,7 +39,7 @@ def test_it_tells_once_which_listener_serves_and_what_the_other_waits_for(
     listeners: Listeners, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    follower = Follower(listeners, [], Events())
+    follower = Follower(listeners, list, Events())
     follower.follow()
     follower.follow()
     assert told(caplog) == [
@@ -48,10 +48,23 @@ def test_it_tells_once_which_listener_serves_and_what_the_other_waits_for(
     ]
 
 
+def test_it_tells_again_of_a_listener_that_is_back_after_a_reload(
+    listeners: Listeners, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    follower = Follower(listeners, list, Events())
+    follower.follow()
+    removed = listeners.pop("field")
+    follower.follow()
+    listeners["field"] = removed
+    follower.follow()
+    assert sum(f'"field" serves {removed.urls[0]}' in line for line in told(caplog)) == 2
+
+
 def test_it_tells_of_a_listener_that_was_stopped(
     listeners: Listeners, caplog: pytest.LogCaptureFixture
 ) -> None:
-    follower = Follower(listeners, [], Events())
+    follower = Follower(listeners, list, Events())
     follower.follow()
     listeners["field"].stop()
     caplog.set_level("INFO")
@@ -60,7 +73,7 @@ def test_it_tells_of_a_listener_that_was_stopped(
 
 
 def test_a_listener_on_loopback_needs_no_mdns(listeners: Listeners) -> None:
-    follower = Follower(listeners, ["field"], Events())
+    follower = Follower(listeners, lambda: ["field"], Events())
     follower.start()
     assert (follower.names, follower.problems) == ({}, {})
     follower.stop()
@@ -69,7 +82,7 @@ def test_a_listener_on_loopback_needs_no_mdns(listeners: Listeners) -> None:
 def test_it_looks_at_listeners_that_were_made_anew(
     listeners: Listeners, caplog: pytest.LogCaptureFixture
 ) -> None:
-    follower = Follower(listeners, [], Events())
+    follower = Follower(listeners, list, Events())
     yard = listeners.pop("yard")
     follower.follow()
     listeners["yard"] = yard

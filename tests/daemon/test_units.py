@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
+import signal
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -31,9 +34,11 @@ ABOUT_ONE_OF_OUR_ERRORS = {
     "%s",
     "%s %s: %s",
     'database "%s" is not served: %s',
+    'database "%s" is not as configured: %s',
     "%s: changes can't be told: %s",
     "the TLS identity could not be looked at: %s; %s",
     'listener "%s" does not serve: %s',
+    'database "%s": %s; %s',
 }
 """Texts that are always logged with an `EdgeSyncError`, whose class has the message ID."""
 
@@ -90,6 +95,20 @@ def test_every_error_has_a_message_id() -> None:
 def test_no_unit_forbids_what_callbacks_of_pyopenssl_need(unit: Path) -> None:
     if "/usr/bin/edgesyncd" in unit.read_text():
         assert "\nMemoryDenyWriteExecute=yes" not in unit.read_text()
+
+
+def test_a_reload_sends_the_signal_that_the_service_takes_for_one() -> None:
+    unit = (ROOT / "systemd/edgesyncd.service").read_text()
+    (command,) = re.findall(r"^ExecReload=(.*)$", unit, re.M)
+    program, option, script = shlex.split(command)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        subprocess.run(
+            [program, option, script],
+            env={"MAINPID": str(process.pid)},
+            check=True,
+            timeout=10,
+        )
+        assert process.wait(timeout=10) == -signal.SIGHUP
 
 
 def test_the_unit_has_what_the_service_relies_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -294,6 +295,28 @@ def test_pem_key_stretched_for_minutes_is_refused_at_once() -> None:
     scrypt = openssl(*arguments, "-scrypt", given=key_pem(CHAIN.private_key))
     with pytest.raises(IdentityError, match="stretched too often"):
         read_identity(scrypt + pem(*CHAIN.certs), "secret", LIMITS)
+
+
+def test_many_beginnings_of_keys_are_refused_at_once() -> None:
+    before = time.process_time()
+    with pytest.raises(IdentityError, match="there is no PEM key"):
+        read_identity(b"-----BEGIN PRIVATE KEY-----\n" * 9000, None, LIMITS)
+    assert time.process_time() - before < 0.5
+
+
+def test_number_that_would_be_examined_for_minutes_is_refused_at_once() -> None:
+    number = b"\x02\x82\x10\x00" + b"\x7f" * 4096
+    der = b"\x30\x82" + len(number).to_bytes(2, "big") + number
+    key = b"-----BEGIN RSA PRIVATE KEY-----\n" + base64.encodebytes(der)
+    with pytest.raises(IdentityError, match="a number of more than 8192 bits"):
+        read_identity(key + b"-----END RSA PRIVATE KEY-----\n", None, LIMITS)
+    with pytest.raises(IdentityError, match="a number of more than 8192 bits"):
+        read_identity(der, None, LIMITS)
+
+
+def test_file_of_more_certificates_than_any_chain_is_refused() -> None:
+    with pytest.raises(IdentityError, match="more than 100 certificates"):
+        read_identity(key_pem(CHAIN.private_key) + pem(*CHAIN.certs) * 34, None, LIMITS)
 
 
 @given(data=st.binary(max_size=300))

@@ -41,6 +41,11 @@ class Service:
         return f"ws://127.0.0.1:{self.port}/db"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def database_file(self) -> Path:
         return self.folder / "state" / "databases" / "db.edgesync" / "database.sqlite3"
 
@@ -76,6 +81,11 @@ class Service:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(timeout=10)
+
+    def reload(self) -> None:
+        """Ask it to read its configuration anew."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> int:
         """End it in good order; return its exit code."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgesync.identity.certificate import Certificate, Identity
 from edgesync.identity.trust import TrustAnchors
@@ -230,6 +232,10 @@ PROXY: Final = x509.UnrecognizedExtension(
 )
 
 
+VERSION_3: Final = bytes.fromhex("a003020102")
+VERSION_19: Final = bytes.fromhex("a003020112")
+
+
 def test_proxy_certificate_does_not_slip_through(
     start_judging: StartJudging, written: WriteCertificate
 ) -> None:
@@ -252,3 +258,16 @@ def test_client_with_a_bad_key_is_refused_by_a_list(
     bad = signed(rsa.generate_private_key(public_exponent=65537, key_size=bits))
     port = start_judging(TrustAnchors(bad.certs).refusal).port
     assert knock(port, written(bad)) == UNKNOWN_CA
+
+
+def test_certificate_of_an_impossible_version_is_refused_without_noise(
+    start_judging: StartJudging, written: WriteCertificate, caplog: pytest.LogCaptureFixture
+) -> None:
+    der = ALONE.certs[0].public_bytes(Encoding.DER)
+    assert der.count(VERSION_3) == 1
+    path = written(ALONE)
+    strange = ssl.DER_cert_to_PEM_cert(der.replace(VERSION_3, VERSION_19))
+    path.write_text(path.read_text().replace(ssl.DER_cert_to_PEM_cert(der), strange))
+    with caplog.at_level(logging.INFO):
+        assert knock(start_judging(Judge()).port, path) == UNKNOWN_CA
+    assert [record for record in caplog.records if record.exc_info] == []

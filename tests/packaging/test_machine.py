@@ -127,6 +127,30 @@ def test_members_of_the_group_may_use_the_command(shared: Machine) -> None:
     assert refused.returncode == 4
 
 
+def test_a_reload_takes_the_new_configuration_or_says_why_not(booted: Machine) -> None:
+    wait_until_it_serves(booted)
+    process, config = show(booted, "MainPID"), booted.file(CONFIG)
+    good = config.read_text() + '[listener.local]\ninterface = "127.0.0.1"\nread_only = true\n'
+    config.write_text(good)
+    booted.run("systemctl", "reload", "edgesyncd")
+    wait_until(lambda: '"read_only": true' in booted.run("edgesync", "--json", "status"))
+    config.write_text("[listener.local]\nprt = 1\n")
+    booted.run("systemctl", "reload", "edgesyncd")
+    wait_until(lambda: "listener.local.prt is not a key" in show(booted, "StatusText"))
+    explained = booted.run("journalctl", "-q", "-x", "-u", "edgesyncd", "-p", "err")
+    assert "Subject: The configuration was not reloaded" in explained
+    config.write_text(good)
+    booted.run("systemctl", "reload", "edgesyncd")
+    wait_until(lambda: show(booted, "StatusText").endswith("of these active: 0"))
+    assert show(booted, "ActiveState") == "active"
+    assert show(booted, "MainPID") == process
+
+
+def test_the_example_of_the_configuration_can_be_read_and_used(shared: Machine) -> None:
+    path = "/usr/share/doc/edgesync/examples/edgesync.toml"
+    assert shared.run("edgesyncd", "--config", path, "--check") == f"{path}: ok\n"
+
+
 def test_a_hung_service_is_started_anew(booted: Machine) -> None:
     change(booted, "WatchdogSec=2\nTimeoutAbortSec=1")
     booted.run("systemctl", "restart", "edgesyncd")

@@ -32,6 +32,8 @@ class Box:
             "EDGESYNC_SOCKET": str(socket),
             **environment,
         }
+        self.launcher: tuple[str, ...] = ()
+        self.command: tuple[str, ...] = COMMAND
         self._process: subprocess.Popen[str] | None = None
         self.said = ""
 
@@ -64,7 +66,7 @@ class Box:
         """Start it, and wait until it has said what it serves."""
         with self.log_file.open("a") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "--config", str(self.config)],
+                [*self.launcher, *self.command, "--config", str(self.config)],
                 env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=log,
