@@ -9,12 +9,19 @@ WORDS = (  # noqa: SIM905 - a list of 20 literals is harder to read
     "alarm service technician north south morning evening filter"
 ).split()
 BODY_BYTES = 1000
+BLOB_BYTES = 1_000_000
 
 
 def bodies(count: int) -> list[dict[str, object]]:
     """Return bodies of about 1000 bytes of JSON each."""
     chance = random.Random(2)
     return [_body(number, chance) for number in range(count)]
+
+
+def blobs(count: int) -> list[bytes]:
+    """Return blobs of 1 MB that nothing compresses."""
+    chance = random.Random(3)
+    return [chance.randbytes(BLOB_BYTES) for _ in range(count)]
 
 
 def _body(number: int, chance: random.Random) -> dict[str, object]:

@@ -1,103 +1,90 @@
-"""Push and pull over loopback: our own client against an edgesyncd of its own."""
+"""Push and pull over loopback, one client at a time."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator
 
-from bench.bodies import bodies
-from bench.floors import pull_floor, push_floor
-from bench.harness import Case, Measurement
+from bench.bodies import blobs, bodies
+from bench.floors import pull_blob_floor, pull_floor, push_blob_floor, push_floor
+from bench.harness import Figure, Measurement
+from bench.service import PLAIN, TLS, Service, service
 from tests.active_peer.peer_database import DEFAULT_COLLECTION, PeerDatabase
 from tests.active_peer.sync import sync
 
-CONFIG = '[listener.local]\ninterface = "127.0.0.1"\nport = 0\n'
-PLAIN = f"{CONFIG}disable_tls = true\n"
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PUSH_FLOOR = "inflate, CRC, orjson, SQLite: 100 per commit"
+PULL_FLOOR = "SQLite, CRC, deflate"
+BLOBS = 100
+KIB_PER_MB = 1000 / 1.024
 
 
-def sync_cases(count: int) -> list[Case]:
-    """Return the cases for a number of documents."""
-    push = ("zlib + crc + orjson + SQLite, 100 per commit", lambda: push_floor(count))
-    pull = ("SQLite + crc + zlib", lambda: pull_floor(count))
-    return [
-        Case("push over ws", *push, lambda: push_documents(count, PLAIN)),
-        Case("push over wss", *push, lambda: push_documents(count, CONFIG)),
-        Case("pull over ws", *pull, lambda: pull_documents(count, PLAIN)),
-        Case("pull over wss", *pull, lambda: pull_documents(count, CONFIG)),
-    ]
+def sync_figures(count: int) -> Iterator[Figure]:
+    """Push documents, then pull them, without and with TLS."""
+    push_least, pull_least = push_floor(count), pull_floor(count)
+    for name, config in (("ws", PLAIN), ("wss", TLS)):
+        with service(config) as server:
+            database = full_database(count)
+            found = server.measure(count, lambda: push(database, server.url))  # noqa: B023 - now
+            yield from documents(f"push over {name}", found, push_least, PUSH_FLOOR)
+            found = server.measure(count, lambda: pull(server.url, count))
+            yield from documents(f"pull over {name}", found, pull_least, PULL_FLOOR)
+            yield peak(f"push and pull over {name}", server)
 
 
-def push_documents(count: int, config: str) -> Measurement:
-    """Push documents to an empty database."""
-    with _server(config) as server:
-        return server.measure(count, lambda url: _push(url, count))
+def blob_figures() -> Iterator[Figure]:
+    """Push documents with a blob of 1 MB each, then pull them."""
+    contents = blobs(BLOBS)
+    push_least, pull_least = push_blob_floor(contents), pull_blob_floor(contents)
+    for name, config in (("ws", PLAIN), ("wss", TLS)):
+        with service(config) as server:
+            database = PeerDatabase()
+            for number, content in enumerate(contents):
+                properties = database.save_blob(content, "image/jpeg")
+                database.collection(DEFAULT_COLLECTION).save(
+                    f"photo-{number}", {"file": properties}
+                )
+            found = server.measure(BLOBS, lambda: push(database, server.url))  # noqa: B023
+            yield from _blobs(f"push over {name}", found, push_least, "CRC, SHA-1, write, sync")
+            found = server.measure(BLOBS, lambda: pull(server.url, BLOBS))
+            yield from _blobs(f"pull over {name}", found, pull_least, "read, CRC")
+            yield peak(f"push and pull over {name}", server)
 
 
-def pull_documents(count: int, config: str) -> Measurement:
-    """Pull documents into an empty database."""
-    with _server(config) as server:
-        _push(server.url, count)
-        return server.measure(count, lambda url: _pull(url, count))
-
-
-def _push(url: str, count: int) -> None:
+def full_database(count: int, first: int = 0) -> PeerDatabase:
+    """Return a client's database with documents of 1 kB."""
     database = PeerDatabase()
     collection = database.collection(DEFAULT_COLLECTION)
-    for number, body in enumerate(bodies(count)):
+    for number, body in enumerate(bodies(count), first):
         collection.save(f"document-{number}", body)
+    return database
+
+
+def push(database: PeerDatabase, url: str) -> None:
+    """Push all of a client's documents."""
+    count = len(database.collection(DEFAULT_COLLECTION))
     if (pushed := sync(database, url, pull=False).pushed) != count:
         raise RuntimeError(f"{pushed} of {count} documents were pushed")
 
 
-def _pull(url: str, count: int) -> None:
+def pull(url: str, count: int) -> None:
+    """Pull all documents into an empty database."""
     if (pulled := sync(PeerDatabase(), url, push=False).pulled) != count:
         raise RuntimeError(f"{pulled} of {count} documents were pulled")
 
 
-class _Server:
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        self._pid = process.pid
-        said = ""
-        while (found := re.search(r"wss?://\S+", said)) is None:
-            if not (line := process.stdout.readline()):
-                raise RuntimeError("edgesyncd did not start")
-            said += line
-        self.url = found[0]
-
-    def measure(self, count: int, work: Callable[[str], None]) -> Measurement:
-        cpu, wall = self._cpu_s(), time.perf_counter()
-        work(self.url)
-        return Measurement(count, self._cpu_s() - cpu, time.perf_counter() - wall)
-
-    def _cpu_s(self) -> float:
-        """Return user and system time of all threads."""
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+def documents(name: str, found: Measurement, floor: Measurement, least: str) -> Iterator[Figure]:
+    """Yield what documents took."""
+    each = (found.cpu_us_each, "us", floor.cpu_us_each, least)
+    yield Figure(f"{name}: CPU per document", *each)
+    yield Figure(f"{name}: documents per second", found.each_second, "/s")
 
 
-@contextmanager
-def _server(config: str) -> Iterator[_Server]:
-    with TemporaryDirectory(prefix="edgesync-bench-") as folder:
-        path = Path(folder) / "edgesync.toml"
-        path.write_text(config)
-        process = subprocess.Popen(  # noqa: S603  # our own command
-            [sys.executable, "-m", "edgesync.daemon.edgesyncd", "--config", str(path)],
-            env={**os.environ, "STATE_DIRECTORY": folder},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        try:
-            yield _Server(process)
-        finally:
-            process.terminate()
-            process.communicate()
+def peak(name: str, server: Service) -> Figure:
+    """Return the peak since the last measurement began."""
+    first = server.first_memory.resident / KIB_PER_MB
+    return Figure(f"{name}: peak memory", server.peak_kib() / KIB_PER_MB, "MB", first, "before")
+
+
+def _blobs(name: str, found: Measurement, floor: Measurement, least: str) -> Iterator[Figure]:
+    each = (found.cpu_us_each / 1000, "ms", floor.cpu_us_each / 1000, least)
+    yield Figure(f"{name}: CPU per MB", *each)
+    yield Figure(f"{name}: MB per second", found.each_second, "/s")
