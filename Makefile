@@ -1,4 +1,4 @@
-# make run, test, lint, bench, fuzz, package, test-package: each sets up what it needs, once.
+# make run, test, lint, bench, fuzz, soak, package, test-package: each sets up what it needs, once.
 # PYTHON=... picks another interpreter, ARCH=arm64 the processor to try the package for.
 
 PYTHON ?= python3
@@ -7,9 +7,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 ARCH ?= $(shell dpkg --print-architecture)
 DEBIAN_ROOT := build/debian-$(ARCH)
+IMAGE_TOOLS := qemu-user-static systemd squashfs-tools genimage mtools dosfstools fdisk zstd openssl rauc
+COMMITTED = $(shell git log -1 --format=%ct)
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench fuzz audit package test-package clean
+.PHONY: run test lint bench fuzz soak audit package test-package image hw-test clean
 
 run: $(READY)
 	$(BIN)/edgesyncd
@@ -28,10 +30,12 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench $(ARGS)
 
-# Minutes instead of the seconds that `make test` gives to these.
+# Minutes instead of the seconds that `make test` gives to these: ARGS="--inputs 5000000 --seed x",
+# or the names of some targets.
 fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 	EDGESYNC_MUTATIONS=100000 EDGESYNC_CONVERGENCE_EXAMPLES=500 $(BIN)/pytest --timeout 1800 \
-	    tests/replication/test_mutations.py tests/replication/test_convergence.py $(ARGS)
+	    tests/replication/test_mutations.py tests/replication/test_convergence.py
 
 # Are advisories known for what is installed? Asks PyPI; what it cannot ask for is a failure.
 audit: $(READY)
@@ -39,6 +43,10 @@ audit: $(READY)
 	    { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
 	$(BIN)/pip freeze --exclude-editable >build/audit/installed.txt
 	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement build/audit/installed.txt
+
+# Hundreds of clients for minutes: ARGS="--minutes 60 --clients 400 --pause 8".
+soak: $(READY)
+	$(BIN)/python -m tests.soak $(ARGS)
 
 package:
 	@$(call need,dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
@@ -53,6 +61,28 @@ test-package: package $(READY) $(DEBIAN_ROOT)
 $(DEBIAN_ROOT): image-build/debian-root.sh image-build/debian/control
 	@$(call need,mmdebstrap $(if $(filter-out $(shell dpkg --print-architecture),$(ARCH)),qemu-user-static))
 	image-build/debian-root.sh $(ARCH) $@
+
+# The SD image, the update for boxes that have one, and what starts them in QEMU.
+image: package $(READY) build/image/base.tar
+	@$(call need,$(IMAGE_TOOLS))
+	SOURCE_DATE_EPOCH=$(COMMITTED) image-build/image.sh build/image/base.tar dist/edgesync_*_all.deb
+	$(BIN)/pytest -q -p no:randomly tests/image_build/test_image.py $(ARGS)
+
+# All of Debian's, so it is made again only when that changes.
+build/image/base.tar: image-build/base-root.sh image-build/packages.txt image-build/debian/control \
+    $(shell find image-build/initramfs -type f)
+	@$(call need,mmdebstrap qemu-user-static zstd)
+	SOURCE_DATE_EPOCH=$(COMMITTED) image-build/base-root.sh $@
+
+# The package and the image on machines of their own, in QEMU; the better part of an hour.
+# EDGESYNC_POWER_CUTS=3 for fewer than 20, ARGS=hw-tests/vm for one tier.
+hw-test: package $(READY) build/image/base.tar
+	@$(call need,qemu-system-arm qemu-utils qemu-user-static e2fsprogs openssh-client iproute2 mtools fdisk)
+	hw-tests/vm/make-disk.sh build/image/base.tar dist/edgesync_*_all.deb build/vm
+	$(MAKE) image ARGS=
+	EDGESYNC_VM=build/vm EDGESYNC_IMAGE=$$(ls dist/edgesync-*-arm64.img) \
+	    EDGESYNC_BUNDLE=$$(ls dist/edgesync-*-arm64.raucb) \
+	    $(BIN)/pytest -c hw-tests/pytest.ini $(or $(ARGS),hw-tests)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis \
