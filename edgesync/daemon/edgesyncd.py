@@ -122,7 +122,8 @@ def serve(
     service = Service.build(config, _made(folder / "databases"), keys)
     shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)  # of backups that were cut off
     socket = socket_to_serve(os.environ, folder)
-    follower = Follower(service.listeners, lambda: service.advertised, events := Events())
+    events = Events()
+    follower = Follower(service.listeners, lambda: service.advertised, events, config.limits)
     where = (config.source, folder, socket)
     box = _box(service, keys, follower, where, events, recent)
     server = ApiServer(box, socket, config.limits)

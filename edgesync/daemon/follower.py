@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import gevent
 
-from edgesync import ListenerPasswordAuthenticator, URLEndpointListener
+from edgesync import Limits, ListenerPasswordAuthenticator, URLEndpointListener
 from edgesync.api.events import Events
 from edgesync.net.interfaces import InterfaceChanges
 
@@ -35,6 +35,7 @@ class Follower:
         listeners: Mapping[str, URLEndpointListener],
         advertised: Callable[[], Collection[str]],
         events: Events,
+        limits: Limits,
     ) -> None:
         """Do nothing yet, but load what takes its time, as nobody is connected now.
 
@@ -42,10 +43,12 @@ class Follower:
             listeners: By name; may change while we run.
             advertised: Returns the names of those that are announced over mDNS.
             events: Are told which listeners serve and which wait.
+            limits: Those of mDNS count.
         """
         self._listeners = listeners
         self._advertised = advertised
         self._events = events
+        self._limits = limits
         self._told: dict[str, str] = {}
         self._advertiser = self._made_advertiser()
         self._following: tuple[InterfaceChanges, gevent.Greenlet[..., None]] | None = None
@@ -115,7 +118,7 @@ class Follower:
             return None  # and 6 MB are saved
         from edgesync.net.mdns import Advertiser  # noqa: PLC0415
 
-        return Advertiser(socket.gethostname().partition(".")[0] or "edgesync")
+        return Advertiser(socket.gethostname().partition(".")[0] or "edgesync", self._limits)
 
     def _can_be_found(self, name: str) -> bool:
         """Tell whether a listener may ever be reached from other machines."""

@@ -105,7 +105,10 @@ class Service:
                 self._note_idle(name, error)
 
     def stop(self) -> None:
-        """Close all connections with 1001, then the databases.
+        """Close all connections, then the databases.
+
+        Clients are told to come back: the box restarts, or is updated, and a phone
+        that syncs all the time would not try again after a 1001. Spec: blip.md §1.5.
 
         Raises:
             EdgeSyncError: It takes longer than the promised time.
@@ -113,7 +116,9 @@ class Service:
         # All listeners at once: each waits for its clients.
         late = EdgeSyncError("the service did not stop in time", hint="see the log")
         with gevent.Timeout(STOP_TIMEOUT_S, late):
-            gevent.joinall([gevent.spawn(each.stop) for each in self.listeners.values()])
+            gevent.joinall(
+                [gevent.spawn(each.stop, for_good=False) for each in self.listeners.values()]
+            )
             self._close_databases()
 
     def summary(self) -> str:

@@ -88,13 +88,15 @@ class Advertiser:
     No call but `stop` waits; what was asked for is done in the background.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, limits: Limits) -> None:
         """Announce nothing yet.
 
         Args:
             host: The name of this machine, for people.
+            limits: Those of mDNS count.
         """
         self._host = host
+        self._limits = limits
         self._pool = ThreadPool(_MAX_THREADS, idle_task_timeout=_IDLE_THREAD_S)
         self._links: dict[str, _Link] = {}
 
@@ -107,7 +109,7 @@ class Advertiser:
         wanted = plan(advertisements, interfaces(), self._host)
         self._links = {name: link for name, link in self._links.items() if not link.has_ended}
         for name in wanted.keys() - self._links.keys():
-            self._links[name] = _Link(name, self._pool)
+            self._links[name] = _Link(name, self._pool, self._limits)
         for name, link in self._links.items():
             link.want(wanted.get(name))
 
@@ -139,13 +141,13 @@ class Advertiser:
 class _Link:
     """One interface, in the hub: hands over what is wanted, to a thread, one call at a time."""
 
-    def __init__(self, interface: str, pool: ThreadPool) -> None:
+    def __init__(self, interface: str, pool: ThreadPool, limits: Limits) -> None:
         self._interface = interface
         self._pool = pool
         self._wanted: Wanted | None = None
         self._wake = Event()
         wake_from_thread = partial(gevent.get_hub().loop.run_callback_threadsafe, self._wake.set)
-        self._responder = _Responder(wake_from_thread)
+        self._responder = _Responder(wake_from_thread, limits)
         self.problem = ""
         self.names: Mapping[str, str] = {}
         self.greenlet = gevent.spawn(self._run)
@@ -190,8 +192,9 @@ class _Announced(NamedTuple):
 class _Responder:
     """The announcements on one interface, in a thread; its calls wait, and come one at a time."""
 
-    def __init__(self, on_conflict: Callable[[], object]) -> None:
+    def __init__(self, on_conflict: Callable[[], object], limits: Limits) -> None:
         self._on_conflict = on_conflict
+        self._limits = limits
         self._zeroconf: Zeroconf | None = None
         self._place: Place | None = None
         self._kept_numbers: dict[str, int] = {}  # of names, from the responder before
@@ -237,7 +240,7 @@ class _Responder:
             raise OSError(f"no address of {place.interface} can be used")
         for each in chain(self._zeroconf.engine.readers, self._zeroconf.engine.senders):
             _keep_to_interface(each.transport.get_extra_info("socket"), place.interface)
-        _guard(self._zeroconf, place.interface, Limits())
+        _guard(self._zeroconf, place.interface, self._limits)
         self._zeroconf.add_listener(_ServiceRecords(self._note_claim), None)
 
     def _make_way(self, place: Place, wanted: Wanted) -> dict[str, int]:
@@ -430,7 +433,7 @@ def browse(timeout_s: float, limits: Limits | None = None) -> tuple[Discovered, 
     Args:
         timeout_s: How long to wait for answers; most come within a second.
             Only the calling greenlet waits, at most a second longer.
-        limits: How many to take.
+        limits: Those of mDNS count.
 
     Raises:
         DiscoveryError: mDNS does not work on this machine.
@@ -438,8 +441,8 @@ def browse(timeout_s: float, limits: Limits | None = None) -> tuple[Discovered, 
     places = [place_of(each) for each in interfaces() if each.is_up and each.has_multicast]
     if not places:
         return ()
-    most = (limits or Limits()).max_discovered
-    found = gevent.get_hub().threadpool.apply(_browse, (places, timeout_s, most))
+    pool = gevent.get_hub().threadpool
+    found = pool.apply(_browse, (places, timeout_s, limits or Limits()))
     if isinstance(found, str):
         raise DiscoveryError(found)
     usable = [listener for info in found if (listener := _discovered(info)) is not None]
@@ -453,15 +456,15 @@ def _discovered(info: ServiceInfo) -> Discovered | None:
     )
 
 
-def _browse(places: list[Place], timeout_s: float, most: int) -> list[ServiceInfo] | str:
+def _browse(places: list[Place], timeout_s: float, limits: Limits) -> list[ServiceInfo] | str:
     """Return what is announced, or what went wrong; waits, in a thread."""
     try:
         asking = _zeroconf_on(places)
     except (OSError, RuntimeError, zeroconf.Error) as error:
         return str(error) or type(error).__name__
     try:
-        _guard(asking, ", ".join(each.interface for each in places), Limits())
-        return _found(asking, timeout_s, most)
+        _guard(asking, ", ".join(each.interface for each in places), limits)
+        return _found(asking, timeout_s, limits.max_discovered)
     except (OSError, RuntimeError, zeroconf.Error, TimeoutError) as error:
         return str(error) or type(error).__name__
     finally:

@@ -23,7 +23,7 @@ from edgesync.api.client import state_folder
 COMMAND = (sys.executable, "-m", "edgesync.daemon.edgesyncd")
 LISTENER = '[listener.local]\ninterface = "127.0.0.1"\nport = 0\n'
 PLAIN = f"{LISTENER}disable_tls = true\n"
-GOING_AWAY = b"\x03\xe9"  # 1001
+TRY_AGAIN = b"\x0f\xa1"  # 4001
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
@@ -148,12 +148,12 @@ def test_a_signal_ends_it_well(tmp_path: Path, number: signal.Signals) -> None:
         assert service.stop(number)[0] == 0
 
 
-def test_clients_see_going_away_when_it_stops(tmp_path: Path) -> None:
+def test_clients_are_told_to_come_back_when_it_stops(tmp_path: Path) -> None:
     with running(tmp_path, PLAIN) as service, service.connect() as client:
         os.kill(service._process.pid, signal.SIGTERM)
         received = client.recv(1000)
         assert received[0] == 0x88
-        assert received[2:4] == GOING_AWAY
+        assert received[2:4] == TRY_AGAIN
 
 
 def test_a_client_that_does_not_answer_delays_the_end_by_less_than_10_s(tmp_path: Path) -> None:

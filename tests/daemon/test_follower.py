@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesync import Database, URLEndpointListener, URLEndpointListenerConfiguration
+from edgesync import Database, Limits, URLEndpointListener, URLEndpointListenerConfiguration
 from edgesync.api.events import Events
 from edgesync.daemon.follower import Follower
 
@@ -39,7 +39,7 @@ def test_it_tells_once_which_listener_serves_and_what_the_other_waits_for(
     listeners: Listeners, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    follower = Follower(listeners, list, Events())
+    follower = Follower(listeners, list, Events(), Limits())
     follower.follow()
     follower.follow()
     assert told(caplog) == [
@@ -52,7 +52,7 @@ def test_it_tells_again_of_a_listener_that_is_back_after_a_reload(
     listeners: Listeners, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    follower = Follower(listeners, list, Events())
+    follower = Follower(listeners, list, Events(), Limits())
     follower.follow()
     removed = listeners.pop("field")
     follower.follow()
@@ -64,7 +64,7 @@ def test_it_tells_again_of_a_listener_that_is_back_after_a_reload(
 def test_it_tells_of_a_listener_that_was_stopped(
     listeners: Listeners, caplog: pytest.LogCaptureFixture
 ) -> None:
-    follower = Follower(listeners, list, Events())
+    follower = Follower(listeners, list, Events(), Limits())
     follower.follow()
     listeners["field"].stop()
     caplog.set_level("INFO")
@@ -73,7 +73,7 @@ def test_it_tells_of_a_listener_that_was_stopped(
 
 
 def test_a_listener_on_loopback_needs_no_mdns(listeners: Listeners) -> None:
-    follower = Follower(listeners, lambda: ["field"], Events())
+    follower = Follower(listeners, lambda: ["field"], Events(), Limits())
     follower.start()
     assert (follower.names, follower.problems) == ({}, {})
     follower.stop()
@@ -82,7 +82,7 @@ def test_a_listener_on_loopback_needs_no_mdns(listeners: Listeners) -> None:
 def test_it_looks_at_listeners_that_were_made_anew(
     listeners: Listeners, caplog: pytest.LogCaptureFixture
 ) -> None:
-    follower = Follower(listeners, list, Events())
+    follower = Follower(listeners, list, Events(), Limits())
     yard = listeners.pop("yard")
     follower.follow()
     listeners["yard"] = yard

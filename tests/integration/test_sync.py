@@ -142,7 +142,7 @@ def test_stop_while_a_client_pushes_loses_nothing(tmp_path: Path) -> None:
         with pytest.raises(SyncError) as caught:
             sync(client, service.url, pull=False)
         stopper.join()
-        assert caught.value.close_code == 1001
+        assert caught.value.close_code == 4001
     assert "Traceback" not in service.log
     check_integrity(service.database_file)
     assert_acknowledged_are_there(client, service)

@@ -7,6 +7,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgesync.limits import Limits
 from edgesync.net.announcements import (
     AUTHENTICATIONS,
     Advertisement,
@@ -213,7 +214,7 @@ def test_noise_is_left_out_or_made_harmless(name: str, said: dict[str, str | Non
 
 
 def test_an_advertiser_with_nothing_to_say_stops_at_once() -> None:
-    advertiser = Advertiser("box")
+    advertiser = Advertiser("box", Limits())
     advertiser.update([advertised("127.0.0.1")])
     assert advertiser.names == {}
     advertiser.stop()

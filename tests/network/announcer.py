@@ -13,6 +13,7 @@ import warnings
 import gevent
 from gevent import events
 
+from edgesync.limits import Limits
 from edgesync.net.interfaces import InterfaceChanges
 from edgesync.net.mdns import Advertisement, Advertiser
 
@@ -51,7 +52,7 @@ def advertisements(line: str) -> list[Advertisement]:
 
 class Announcing:
     def __init__(self) -> None:
-        self._advertiser = Advertiser(HOST)
+        self._advertiser = Advertiser(HOST, Limits())
         self._wanted: list[Advertisement] = []
         self._said = ""
 
