@@ -6,12 +6,7 @@ set -eu
 arch=$1 folder=$2
 depends=$(sed -n '/^Package:/,$s/^ \(python3-[a-z-]*\) (>=.*/\1/p' "$(dirname "$0")/debian/control" | paste -sd,)
 
-if [ "$arch" != "$(dpkg --print-architecture)" ] && [ "$arch" = arm64 ] &&
-    [ ! -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ]; then
-    # Where no systemd runs, nobody has registered the emulator.
-    mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
-    cat /usr/lib/binfmt.d/qemu-aarch64.conf >/proc/sys/fs/binfmt_misc/register
-fi
+"$(dirname "$0")/register-emulator.sh" "$arch"
 
 mkdir -p "$(dirname "$folder")"
 rm -rf "$folder" "$folder.new"
