@@ -25,7 +25,7 @@ class Card:
         self.folder.mkdir()
         with self._image.open("wb") as file:
             file.truncate(CARD_MIB * 1024 * 1024)
-        # Blocks as on a real card: with smaller ones a full card is SIGBUS in SQLite's shared memory.
+        # A real card's blocks: with smaller ones, SQLite's shared memory is SIGBUS on a full card.
         _run("mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", str(self._image))
         self.mount()
 
