@@ -22,6 +22,7 @@ TOOLS: Final = ("unsquashfs", "mdir", "mtype", "sfdisk", "rauc")
 
 # A header alone is in every program that reads keys.
 PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s:,-]{60,}")
+HAS_KEYS_TO_TEST_ITSELF: Final = re.compile(r"libgnutls\.so\.[\d.]+")
 MAY_BECOME_ROOT: Final = {
     "/usr/bin/chfn",
     "/usr/bin/chsh",
@@ -121,7 +122,8 @@ def boot_file(image: Path, parts: dict[str, Part], name: str) -> str:
 
 def test_no_private_key_is_in_it(tree: Path) -> None:
     files = (path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
-    assert [str(p) for p in files if PRIVATE_KEY.search(p.read_bytes())] == []
+    found = [path for path in files if PRIVATE_KEY.search(path.read_bytes())]
+    assert [str(each) for each in found if not HAS_KEYS_TO_TEST_ITSELF.fullmatch(each.name)] == []
 
 
 def test_no_account_has_a_password(tree: Path) -> None:
@@ -147,7 +149,7 @@ def test_devices_make_their_own_machine_id(tree: Path) -> None:
         "var/lib/systemd/random-seed",
         "var/lib/edgesync/*",
         "home/*/.*",
-        "root/.ssh",
+        "root/.ssh/*",
         "root/.*history",
         "var/log/journal/*",
     ],
