@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from contextlib import suppress
 
 from card import ERRORS, PASSWORD, SETUP, Card, NewCard
 
@@ -22,6 +24,13 @@ def secrets(card: Card) -> dict[str, str]:
     found = {name: card.run(how) for name, how in SECRETS.items()}
     assert all(found.values()), found
     return {**found, "certificate": card.fingerprint()}
+
+
+def greeting(card: Card) -> bytes:
+    """Return the first bytes that sshd says, nothing if it does not."""
+    with suppress(OSError), socket.create_connection(card.address(22), timeout=5) as connection:
+        return connection.recv(100)
+    return b""
 
 
 def test_two_first_boots_share_no_secret(card: Card, new_card: NewCard, setup: str) -> None:
@@ -62,7 +71,9 @@ def test_a_setup_file_with_an_error_changes_nothing_and_says_why(
     new_card: NewCard, setup: str
 ) -> None:
     wrong = new_card(setup.replace("Europe/Berlin", "Europe/Atlantis"))
-    wrong.on()
+    wrong.power()
+    # It serves nobody else and lets nobody in; but sshd starts after the file was looked at.
+    wrong.wait_for(lambda: greeting(wrong).startswith(b"SSH-2.0"), "sshd answers", 400)
     wrong.off()
     files = wrong.boot_files()
     assert b"Europe/Atlantis" in files[ERRORS]

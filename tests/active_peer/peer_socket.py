@@ -112,7 +112,10 @@ class PeerSocket:
         try:
             secure = context.wrap_socket(plain, server_hostname=host)
         except OSError as error:
-            raise SyncError(f"TLS with {self._where} failed: {error}") from error
+            is_cut = isinstance(error, ConnectionError | ssl.SSLEOFError)
+            raise SyncError(
+                f"TLS with {self._where} failed: {error}", is_transient=is_cut
+            ) from error
         self._socket = secure
         self.fingerprint = hashlib.sha256(secure.getpeercert(binary_form=True) or b"").hexdigest()
         pinned = credentials.fingerprint
