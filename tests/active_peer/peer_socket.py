@@ -112,7 +112,7 @@ class PeerSocket:
         try:
             secure = context.wrap_socket(plain, server_hostname=host)
         except OSError as error:
-            is_cut = isinstance(error, ConnectionError | ssl.SSLEOFError)
+            is_cut = isinstance(error, ConnectionError | TimeoutError | ssl.SSLEOFError)
             raise SyncError(
                 f"TLS with {self._where} failed: {error}", is_transient=is_cut
             ) from error
