@@ -22,6 +22,12 @@ fi
 umask 022
 "$here/register-emulator.sh" arm64
 
+# Run a command that says much, and show it only if it fails.
+quietly() {
+    "$@" >"$build/log" 2>&1 || { cat "$build/log" >&2; exit 1; }
+    rm "$build/log"
+}
+
 started=$(date +%s)
 step() {
     now=$(date +%s)
@@ -32,7 +38,8 @@ step() {
 step "unpacking the base"
 rm -rf "$root" "$build/card"
 mkdir -p "$root" "$build/card" "$dist"
-tar --extract --file="$base" --directory="$root" --numeric-owner --xattrs --xattrs-include='*'
+# Capabilities of programs, and not ACLs: squashfs has none.
+tar --extract --file="$base" --directory="$root" --numeric-owner --xattrs --xattrs-include='security.*'
 
 step "installing edgesync"
 in_root() { chroot "$root" "$@"; }
@@ -48,7 +55,7 @@ in_root usermod --shell /usr/sbin/nologin root
 mv "$root/usr/bin/py3compile" "$build/py3compile"
 ln -s /bin/true "$root/usr/bin/py3compile"
 cp "$package" "$root/edgesync.deb"
-in_root dpkg --install --force-unsafe-io /edgesync.deb >/dev/null
+quietly chroot "$root" dpkg --install --force-unsafe-io /edgesync.deb
 rm "$root/edgesync.deb"
 mv "$build/py3compile" "$root/usr/bin/py3compile"
 in_root python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3/dist-packages/edgesync
@@ -112,8 +119,8 @@ step "card"
 # Fixed times in the FAT, too.
 find "$build/card" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 rm -rf "$build/genimage.tmp" "$build/card.img" "$build/boot.vfat"
-genimage --config "$here/genimage.cfg" --rootpath "$build/card" --inputpath "$build" --outputpath "$build" \
-    --tmppath "$build/genimage.tmp" --loglevel 1
+quietly genimage --config "$here/genimage.cfg" --rootpath "$build/card" --inputpath "$build" --outputpath "$build" \
+    --tmppath "$build/genimage.tmp"
 rm -rf "$build/genimage.tmp"
 mv "$build/card.img" "$dist/$name.img"
 rm -f "$dist/$name.img.zst"
@@ -134,8 +141,7 @@ format=verity
 [image.rootfs]
 filename=root.img
 END
-rauc bundle --cert="$certificate" --key="$key" --keyring="$certificate" "$build/bundle" "$dist/$name.raucb" >/dev/null 2>"$build/rauc.log" ||
-    { cat "$build/rauc.log" >&2; exit 1; }
+quietly rauc bundle --cert="$certificate" --key="$key" --keyring="$certificate" "$build/bundle" "$dist/$name.raucb"
 rm -rf "$build/bundle"
 
 step ""
