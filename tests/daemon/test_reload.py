@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tests.active_peer.sync import ContinuousSync, sync
 from tests.integration.service import free_port
 from tests.net.tls_clients import authorities, pem_of
 from tests.security.service import Box
+from tests.waiting import eventually
 
 RELOADED = "the configuration was reloaded"
 REFUSED = "the configuration was not reloaded"
@@ -30,13 +31,6 @@ def listener(name: str, port: int, **keys: str) -> str:
     lines = [f"{key} = {value}" for key, value in keys.items()]
     header = f'[listener.{name}]\ninterface = "127.0.0.1"\nport = {port}\ndisable_tls = true\n'
     return header + "\n".join(lines) + "\n"
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def write(box: Box, text: str) -> None:

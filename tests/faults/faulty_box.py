@@ -12,8 +12,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.active_peer.failures import SyncError
@@ -178,10 +176,3 @@ def assert_nothing_is_lost(box: FaultyBox, client: PeerDatabase) -> None:
     box.start()
     versions = isinstance(client.form, VectorRevisions)
     assert expected.items() <= stored(pulled_meanwhile(box, versions=versions)).items()
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

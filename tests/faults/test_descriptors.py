@@ -18,12 +18,12 @@ from tests.faults.faulty_box import (
     FaultyBox,
     acknowledged,
     assert_nothing_is_lost,
-    eventually,
     pulled,
     push,
     stored,
 )
 from tests.net.raw_client import RawClient
+from tests.waiting import eventually
 
 ROOM = 80
 """Descriptors beyond those of the idle service: 48 clients, and 32 that are spared."""

@@ -18,7 +18,6 @@ from tests.faults.faulty_box import (
     FaultyBox,
     acknowledged,
     assert_nothing_is_lost,
-    eventually,
     fill,
     is_put_off,
     pulled,
@@ -26,6 +25,7 @@ from tests.faults.faulty_box import (
     push,
     stored,
 )
+from tests.waiting import eventually
 
 KIB = 1024
 PROMPT_S = 1.0

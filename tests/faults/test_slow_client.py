@@ -15,13 +15,13 @@ from tests.faults.faulty_box import (
     FaultyBox,
     acknowledged,
     assert_nothing_is_lost,
-    eventually,
     fill,
     pulled,
     push,
     stored,
 )
 from tests.net.raw_client import RawClient, frame
+from tests.waiting import eventually
 
 SIPPERS = 10
 COST_KIB = 2 * 1024

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.packaging.conftest import Start
 from tests.packaging.machine import Machine
 from tests.packaging.test_package import pull, push, wait_until_it_serves
+from tests.waiting import eventually
 
 KEY = "/etc/credstore.encrypted/edgesync.key"
 CONFIG = "/etc/edgesync/edgesync.toml"
@@ -27,13 +27,6 @@ def status_of_process(box: Machine) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines)
 
 
-def wait_until(happened: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.2)
-
-
 def change(box: Machine, settings: str) -> None:
     """Set something of the unit anew."""
     folder = box.file("/run/systemd/system/edgesyncd.service.d")
@@ -49,7 +42,7 @@ def test_units_are_without_a_complaint(shared: Machine) -> None:
 
 def test_the_service_runs_after_boot_and_says_how_it_is(shared: Machine) -> None:
     wait_until_it_serves(shared)
-    wait_until(lambda: show(shared, "ActiveState") == "active")
+    eventually(lambda: show(shared, "ActiveState") == "active")
     assert show(shared, "StatusText").startswith("listeners: 1, clients: 0")
 
 
@@ -133,15 +126,15 @@ def test_a_reload_takes_the_new_configuration_or_says_why_not(booted: Machine) -
     good = config.read_text() + '[listener.local]\ninterface = "127.0.0.1"\nread_only = true\n'
     config.write_text(good)
     booted.run("systemctl", "reload", "edgesyncd")
-    wait_until(lambda: '"read_only": true' in booted.run("edgesync", "--json", "status"))
+    eventually(lambda: '"read_only": true' in booted.run("edgesync", "--json", "status"))
     config.write_text("[listener.local]\nprt = 1\n")
     booted.run("systemctl", "reload", "edgesyncd")
-    wait_until(lambda: "listener.local.prt is not a key" in show(booted, "StatusText"))
+    eventually(lambda: "listener.local.prt is not a key" in show(booted, "StatusText"))
     explained = booted.run("journalctl", "-q", "-x", "-u", "edgesyncd", "-p", "err")
     assert "Subject: The configuration was not reloaded" in explained
     config.write_text(good)
     booted.run("systemctl", "reload", "edgesyncd")
-    wait_until(lambda: show(booted, "StatusText").endswith("of these active: 0"))
+    eventually(lambda: show(booted, "StatusText").endswith("of these active: 0"))
     assert show(booted, "ActiveState") == "active"
     assert show(booted, "MainPID") == process
 
@@ -156,8 +149,8 @@ def test_a_hung_service_is_started_anew(booted: Machine) -> None:
     booted.run("systemctl", "restart", "edgesyncd")
     before = show(booted, "MainPID")
     booted.run("systemctl", "kill", "--signal=STOP", "edgesyncd")
-    wait_until(lambda: show(booted, "MainPID") not in (before, "0"))
-    wait_until(lambda: show(booted, "ActiveState") == "active")
+    eventually(lambda: show(booted, "MainPID") not in (before, "0"))
+    eventually(lambda: show(booted, "ActiveState") == "active")
     wait_until_it_serves(booted)
     assert show(booted, "NRestarts") == "1"
 
@@ -166,7 +159,7 @@ def test_a_killed_service_comes_back_with_its_documents(booted: Machine, tmp_pat
     wait_until_it_serves(booted)
     push(booted, tmp_path / "from", boiler={"setpoint": 21})
     booted.run("systemctl", "kill", "--signal=KILL", "edgesyncd")
-    wait_until(lambda: show(booted, "NRestarts") == "1")
+    eventually(lambda: show(booted, "NRestarts") == "1")
     wait_until_it_serves(booted)
     assert pull(booted, tmp_path / "to") == {"boiler": {"setpoint": 21}}
 
@@ -176,8 +169,8 @@ def test_a_service_that_cannot_start_is_tried_again_more_slowly(booted: Machine)
     booted.file(CONFIG).write_text("[databse.x]\n")
     change(booted, "RestartSec=10ms\nRestartMaxDelaySec=1min\nRestartSteps=3")
     booted.ended("systemctl", "restart", "edgesyncd")
-    wait_until(lambda: show(booted, "RestartUSecNext") == "1min")
-    wait_until(lambda: show(booted, "SubState") == "auto-restart")
+    eventually(lambda: show(booted, "RestartUSecNext") == "1min")
+    eventually(lambda: show(booted, "SubState") == "auto-restart")
 
 
 def test_the_journal_explains_why_it_does_not_start(booted: Machine) -> None:

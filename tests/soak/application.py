@@ -63,11 +63,13 @@ class Application:
         self._database = PeerDatabase(versions=protocol == VERSIONS)
         self._own: dict[str, str] = {}
         self._shared: dict[str, list[str]] = {}
+        self._until = 0.0
         self._edits = self._syncs = self._cuts = 0
         self._failures: list[str] = []
 
     def live(self, until: float) -> None:
         """Edit and sync until it is time."""
+        self._until = until
         while time.monotonic() < until:
             for _ in range(self._rng.randint(1, 3)):
                 self._edit()
@@ -157,6 +159,8 @@ class Application:
         with ContinuousSync(self._database, self._url, options) as live:
             for _ in range(self._rng.randint(1, 4)):
                 gevent.sleep(self._rng.uniform(0, 2 * self._pause_s))
+                if time.monotonic() > self._until:
+                    break
                 self._edit()
             self._wait_while_others_edit(live)
         self._check(live.result.complaints)
