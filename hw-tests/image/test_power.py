@@ -10,10 +10,9 @@ from contextlib import suppress
 import pytest
 
 from appliance import Appliance
-from card import Card
+from card import Card, partitions
 from cuts import check_ext4, cut_while_pushing, damage, lost
 from needs import Record
-from qemu import SECTOR
 
 CUTS = int(os.environ.get("EDGESYNC_IMAGE_POWER_CUTS", "3"))
 SEED = int(os.environ.get("EDGESYNC_POWER_CUTS_SEED", "0")) or random.randrange(1, 2**31)
@@ -27,7 +26,7 @@ def test_nothing_is_lost_or_damaged_by_power_cuts(appliance: Appliance, record: 
     for number in range(1, CUTS + 1):
         confirmed += cut_while_pushing(appliance, client, chance)
         if isinstance(appliance, Card):
-            check_ext4(appliance.copied(), appliance.partitions["data"].first * SECTOR)
+            check_ext4(appliance.copied_part(*partitions(appliance.copied())["data"]))
         boots.append(appliance.on())
         appliance.wait_for_ssh()
         where = f"cut {number} of {CUTS}, seed {SEED}"
