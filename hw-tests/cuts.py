@@ -95,7 +95,7 @@ def damage(appliance: Appliance) -> list[str]:
 
 def check_ext4(partition: Path) -> None:
     """Replay the journal of an ext4 file system, then check it without mercy."""
-    replay = ["e2fsck", "-E", "journal_only", "-y", partition]
+    replay = ["e2fsck", "-E", "journal_only", "-y", str(partition)]
     subprocess.run(replay, capture_output=True, timeout=300, check=False)
     checked = subprocess.run(
         ["e2fsck", "-f", "-n", str(partition)],
