@@ -98,7 +98,7 @@ def test_a_system_that_does_not_start_falls_back(card: Card, bundle: str) -> Non
 def test_a_system_whose_service_does_not_come_up_falls_back(card: Card, bundle: str) -> None:
     card.client.push("boiler", {"setpoint": 21})
     install(card, bundle)
-    broken = "[Service]\\nExecStartPre=/bin/sh -c '! grep -q rauc.slot=b /proc/cmdline'\\n"
+    broken = "[Service]\\nExecStartPre=+/bin/sh -c '! grep -q rauc.slot=b /proc/cmdline'\\n"
     folder = "/etc/systemd/system/edgesyncd.service.d"
     card.run(f'mkdir -p {folder}; printf "{broken}" >{folder}/test.conf')
     restart(card)
