@@ -85,8 +85,8 @@ class Limits:
     """Document IDs in one `subChanges`."""
     changes_batch: int = 200
     """Entries of a `changes` (replication.md §4)."""
-    max_changes_unanswered: int = 5
-    """`changes` without a reply while a feed catches up; 1 afterwards."""
+    max_changes_unanswered: int = 2
+    """`changes` without a reply while a feed catches up; 1 afterwards. More make nobody faster."""
     max_revs_queued: int = 600
     """Requested revisions waiting to be sent, above which no history is read."""
     max_revs_in_transmission: int = 50

@@ -12,7 +12,7 @@ import orjson
 from edgesync.documents.store_calls import Change, ChangesPage, ReadChanges
 from edgesync.errors import CollectionNotFoundError, EdgeSyncError
 from edgesync.limits import Limits
-from edgesync.replication.outgoing_revs import OutgoingRevs, WantedRev
+from edgesync.replication.outgoing_revs import NONE_KNOWN, OutgoingRevs, WantedRev
 from edgesync.replication.ports import Answer, PeerPort, Reply, StorePort
 from edgesync.replication.profiles import PeerCollection, SubChanges, parse_changes_reply
 from edgesync.replication.refusals import Refusal
@@ -208,27 +208,24 @@ class ChangesFeed:
             self._unsettled.difference_update(change.doc_id for change in changes)
             return
         self._takes_deltas = self._takes_deltas or parsed.takes_deltas
-        wanted = parsed.wanted
+        wanted, settled = parsed.wanted, self._settled
         for place, change in enumerate(changes):
             known = wanted[place] if place < len(wanted) else None
             if known is None:
-                self._settled(change.doc_id)
-            else:
-                self._want(change, frozenset(known), parsed.max_history)
-        self.read_on()
-
-    def _want(self, change: Change, known: frozenset[str], max_history: int) -> None:
-        self._revs.send(
-            WantedRev(
-                self._collection,
-                change,
-                known,
-                max_history,
-                self._takes_deltas,
-                self._subscription.takes_replacements,
-                self._settled,
+                settled(change.doc_id)
+                continue
+            self._revs.send(
+                WantedRev(
+                    self._collection,
+                    change,
+                    frozenset(known) if known else NONE_KNOWN,
+                    parsed.max_history,
+                    self._takes_deltas,
+                    self._subscription.takes_replacements,
+                    settled,
+                )
             )
-        )
+        self.read_on()
 
     def _settled(self, doc_id: str) -> None:
         """Note that the client has, or does not want, what was offered of a document."""

@@ -22,7 +22,7 @@ from edgesync.replication.rev_forms import RevForm
 GONE = 404
 SUPERSEDED = 410
 UNREADABLE = 500
-NO_BASES: Final[frozenset[str]] = frozenset()
+NONE_KNOWN: Final[frozenset[str]] = frozenset()  # one for all: an empty one has 216 bytes
 
 
 class WantedRev(NamedTuple):
@@ -113,7 +113,7 @@ class OutgoingRevs:
         wanted = self._waiting.popleft()
         self._reading += 1
         self._unanswered_bytes += wanted.change.body_bytes
-        bases = wanted.known if self._makes_deltas and wanted.takes_deltas else NO_BASES
+        bases = wanted.known if self._makes_deltas and wanted.takes_deltas else NONE_KNOWN
         call = ReadRev(self._store.new_id(), wanted.collection.path, wanted.change.doc_id, bases)
         self._store.ask(call, lambda found: self._take(wanted, found))
 
