@@ -74,7 +74,7 @@ build/image/base.tar: image-build/base-root.sh image-build/packages.txt image-bu
 	@$(call need,mmdebstrap qemu-user-static zstd)
 	SOURCE_DATE_EPOCH=$(COMMITTED) image-build/base-root.sh $@
 
-# The package and the image on machines of their own, in QEMU; the better part of an hour.
+# The package and the image on machines of their own, in QEMU; an hour.
 # EDGESYNC_POWER_CUTS=3 for fewer than 20, ARGS=hw-tests/vm for one tier.
 hw-test: package $(READY) build/image/base.tar
 	@$(call need,qemu-system-arm qemu-utils qemu-user-static e2fsprogs openssh-client iproute2 mtools fdisk)
