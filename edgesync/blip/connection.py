@@ -202,9 +202,8 @@ class Connection:
         self._outbox.rest()
 
     def end(self) -> None:
-        """Free what is large, at the end of the connection."""
-        self._inbox.end()
-        self._outbox.rest()
+        """Forget what has not left; nothing will be sent any more."""
+        self._outbox.end()
 
     @property
     def has_output(self) -> bool:

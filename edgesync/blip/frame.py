@@ -179,11 +179,6 @@ class FrameDecoder:
         """
         return self._next_inflated() if self._is_compressed else self._next_raw()
 
-    def end(self) -> None:
-        """Free what it keeps; no frame will come any more."""
-        self._inflater = None
-        self._payload = self._input = self._inflated = b""
-
     def _begin_long(
         self, payload: bytes, inflater_input: bytes, inflated: bytes, *, is_compressed: bool
     ) -> bytes:

@@ -110,10 +110,6 @@ class Inbox:
         self._message = message
         return self._deliver(message, data, is_last=False)
 
-    def end(self) -> None:
-        """Free what it keeps; no frame will come any more."""
-        self._decoder.end()
-
     def go_on(self) -> MessagePiece | None:
         """Take the next piece of the frame at hand.
 

@@ -86,6 +86,11 @@ class Outbox:
             self._set_aside(message, len(frame) - header_bytes(number))
         return frame
 
+    def end(self) -> None:
+        """Forget what has not left; nothing will be sent any more."""
+        self._queue.clear()
+        self._departing.clear()
+
     def rest(self) -> None:
         """Free what only speed needs, as nothing will be sent for a while."""
         self._encoder.rest()

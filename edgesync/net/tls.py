@@ -235,12 +235,15 @@ class TLSSocket:
         """
         records = [data]
         room = max_bytes - len(data)
-        while room >= _RECORD_BYTES and self._late_error is None:
+        while room >= _RECORD_BYTES:
             try:
                 records.append(self._connection.recv(_RECORD_BYTES))
                 room -= len(records[-1])
-            except SSL.Error as error:  # mostly that there are no more
+            except SSL.WantReadError:  # there are no more
+                break
+            except SSL.Error as error:
                 self._late_error = error.with_traceback(None)  # which would keep `records`
+                break
         return b"".join(records)
 
     def sendall(self, data: bytes, /) -> None:

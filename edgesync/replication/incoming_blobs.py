@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from edgesync.blip.message import MessagePiece
@@ -23,6 +24,7 @@ from edgesync.replication.profiles import PeerCollection
 from edgesync.replication.refusals import Refusal, refusal_for
 
 Fetched = Callable[[Refusal | None], None]
+Step = Callable[[Fetched], None]
 NONCE_BYTES: Final = 20
 
 
@@ -67,6 +69,11 @@ class IncomingBlobs:
         self._under_way = 0
         self.bytes_appending = 0
 
+    def end(self) -> None:
+        """Forget what is waited for; no blob will come any more."""
+        self._queue.clear()
+        self._waiters.clear()
+
     def obtain(self, wanted: BlobsWanted, then: Fetched) -> None:
         """See to it that all blobs are stored; `then` is told why not, or None."""
         digests = tuple(blob.digest for blob in wanted.blobs)
@@ -77,14 +84,14 @@ class IncomingBlobs:
                 then(refusal_for(missing))
                 return
             assert isinstance(missing, tuple)
-            steps: list[Callable[[Fetched], None]] = []
+            steps: list[Step] = []
             for blob in wanted.blobs:
                 one = BlobWanted(wanted.collection, wanted.doc_id, blob)
                 if blob.digest in missing:
                     steps.append(lambda done, one=one: self.fetch(one, done))  # type: ignore[misc]
                 elif self._entropy is not None:
                     steps.append(lambda done, one=one: self._prove(one, done))  # type: ignore[misc]
-            _one_after_the_other(steps, then)
+            _one_after_the_other(iter(steps), then, None)
 
         self._store.ask(call, found)
 
@@ -207,15 +214,11 @@ class _IncomingBlob:
         self._blobs.finished(self._blob.digest, refusal)
 
 
-def _one_after_the_other(steps: list[Callable[[Fetched], None]], then: Fetched) -> None:
-    """Do steps in order, as LiteCore does with a revision's blobs; the first refusal ends them."""
-    rest = iter(steps)
-
-    def go_on(refusal: Refusal | None) -> None:
-        step = next(rest, None) if refusal is None else None
-        if step is None:
-            then(refusal)
-        else:
-            step(go_on)
-
-    go_on(None)
+def _one_after_the_other(steps: Iterator[Step], then: Fetched, refusal: Refusal | None) -> None:
+    """Do the next step, as LiteCore does with a revision's blobs; the first refusal ends them."""
+    step = next(steps, None) if refusal is None else None
+    if step is None:
+        then(refusal)
+    else:
+        # A function that named itself would be garbage with all it holds, seldom collected.
+        step(partial(_one_after_the_other, steps, then))

@@ -75,6 +75,11 @@ class OutgoingRevs:
         """Queue a revision; it will be followed by exactly one `rev` or `norev`."""
         self._waiting.append(wanted)
 
+    def end(self) -> None:
+        """Forget what is wanted; nothing will be sent any more."""
+        self._waiting.clear()
+        self._read.clear()
+
     def get_rev(self, request: Request) -> None:
         """Give a connected client a document, outside of all windows. Spec: replication.md §8."""
         doc_id = request.message.properties.get("id", "")

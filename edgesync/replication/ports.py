@@ -54,6 +54,11 @@ class StorePort:
         """Continue where the answer was waited for."""
         self._continuations.pop(done.call_id)(done.result)
 
+    def end(self) -> None:
+        """Forget what is waited for; no answer will come any more."""
+        self._calls.clear()
+        self._continuations.clear()
+
     @property
     def unanswered(self) -> int:
         """How many calls the store has not answered."""
@@ -143,6 +148,10 @@ class PeerPort:
         """Answer a request with an error."""
         if self._connection.send_error(request, *refusal) is not None:
             self.unanswered_requests -= 1
+
+    def end(self) -> None:
+        """Forget what is waited for; no reply will come any more."""
+        self._receivers.clear()
 
     @property
     def awaiting_replies(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Final, NamedTuple, assert_never
 
 from edgesync.blip.connection import Connection
@@ -139,7 +140,7 @@ class Replicator:
             form,
             deltas,
             self._rev_finder.arrived,
-            self._note_pushed,
+            partial(_note_pushed, self._feeds),
         )
         self._outgoing_revs = OutgoingRevs(store, peer, limits, form, deltas)
         self._outgoing_blobs = OutgoingBlobs(store, peer, limits)
@@ -201,9 +202,18 @@ class Replicator:
         return self._last_frame_at + self._limits.reply_timeout_s
 
     def end(self) -> None:
-        """Free what is large: the rest refers to itself, and waits for the garbage collector."""
+        """Wait for nothing any more.
+
+        What waits refers to who waits for it: without, all is free at once, and need not
+        wait for a garbage collector that seldom runs.
+        """
         self._pieces = None
         self._arriving.clear()
+        self._feeds.clear()
+        self._outgoing_revs.end()
+        self._incoming_blobs.end()
+        self._peer.end()
+        self._store.end()
         self._connection.end()
 
     @property
@@ -448,10 +458,13 @@ class Replicator:
             self._peer.refuse(request.message, refusals.READ_ONLY)
         return not self._settings.read_only
 
-    def _note_pushed(self, collection: PeerCollection, doc_id: str, key: str) -> None:
-        feed = self._feeds.get(collection.path)
-        if feed is not None:
-            feed.note_pushed(doc_id, key)
+
+def _note_pushed(
+    feeds: Mapping[str, ChangesFeed], collection: PeerCollection, doc_id: str, key: str
+) -> None:
+    feed = feeds.get(collection.path)
+    if feed is not None:
+        feed.note_pushed(doc_id, key)
 
 
 class _Arriving:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import ssl
@@ -13,6 +14,7 @@ from typing import TypeVar
 import gevent
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
 
 from edgesync.errors import IdentityError
 from edgesync.identity.certificate import KeyType, make_self_signed
@@ -338,3 +340,27 @@ def test_reader_goes_on_while_the_writer_waits(start_server: StartServer, tls: S
 
     assert in_thread(talk) == 800 * 16_384
     assert sum(received) == 200 * 16_384
+
+
+def test_reading_leaves_nothing_to_the_garbage_collector(
+    start_server: StartServer, tls: ServerTLS
+) -> None:
+    """An error that refers to what was read would keep megabytes until the collector runs."""
+    port = start_server(tls=tls, limits=Limits()).port
+
+    def talk() -> None:
+        with connect_tls(port, client_context()) as sock:
+            client = RawClient(sock)
+            client.upgrade()
+            for _ in range(50):
+                client.send(frame(bytes(16_384)))
+                client.read_frame()
+
+    gc.collect()
+    gc.disable()
+    try:
+        in_thread(talk)
+        errors = [each for each in gc.get_objects() if isinstance(each, SSL.Error)]
+    finally:
+        gc.enable()
+    assert len(errors) < 5
