@@ -107,8 +107,9 @@ class Database:
         self._name = name
         self._folder = folder
         self._limits = limits
-        self._watcher = gevent.get_hub().loop.async_()
-        self._engine = Engine.open(folder, limits, self._watcher.send)
+        loop = gevent.get_hub().loop
+        self._watcher = loop.async_()
+        self._engine = Engine.open(folder, limits, self._watcher.send, soon=loop.run_callback)
         self._watcher.start(self._engine.deliver)
         self._condition = Condition()
         self._engine.watch_condition(self._take_report)

@@ -13,14 +13,16 @@ A database is a folder::
     blobs/incoming/      blobs that have not come whole; emptied when it is opened
 
 Theory of operation. `Engine.submit` sorts a batch of calls to threads and never
-waits. One thread writes: it collects the revisions of all peers for some
-milliseconds, carries them out in one transaction and answers after the commit,
-because a commit costs an fsync whatever is in it. As it is the only writer,
-there are no locks to wait for and no conflicts between transactions. A second
-thread reads beside it, on the snapshot that SQLite's WAL gives; a third moves
-blobs, so that an fsync of a large file delays no commit; a fourth
-makes backups, looks for damage and finds what nobody needs any more. Answers go to a queue that the
-owner empties on its own thread (`Engine.deliver`) after it was woken.
+waits; they go to the threads once per turn of the owner's loop, as waking a
+thread costs more than most calls. One thread writes: it collects the revisions
+of all peers for some milliseconds, carries them out in one transaction and
+answers after the commit, because a commit costs an fsync whatever is in it. As
+it is the only writer, there are no locks to wait for and no conflicts between
+transactions. A second thread reads beside it, on the snapshot that SQLite's WAL
+gives; a third moves blobs, so that an fsync of a large file delays no commit; a
+fourth makes backups, looks for damage and finds what nobody needs any more.
+Answers go to a queue that the owner empties on its own thread (`Engine.deliver`)
+after it was woken.
 
 One failing call does not spoil its neighbours in a transaction: everything that
 can be refused is refused before anything is written. If SQLite itself fails,

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final
@@ -84,6 +84,7 @@ class Engine:
         wake: Callable[[], None],
         clock: Callable[[], float],
         uptime: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object],
         lock: _FolderLock,
     ) -> None:
         """Use `Engine.open`."""
@@ -92,6 +93,8 @@ class Engine:
         self._lock = threading.Lock()
         self._is_closed = False
         self._stopping = threading.Event()
+        self._soon = soon
+        self._held: dict[_Route, list[Batch]] = {}
         self._outbox = Outbox(wake)
         self._listeners: dict[int, Callable[[Committed], None]] = {}
         self._last_listener = 0
@@ -145,6 +148,7 @@ class Engine:
         wake: Callable[[], None],
         clock: Callable[[], float] = time.time,
         uptime: Callable[[], float] = time.monotonic,
+        soon: Callable[[Callable[[], None]], object] = lambda hand_over: hand_over(),
     ) -> Engine:
         """Open a database, making its folder if it is not there.
 
@@ -154,6 +158,8 @@ class Engine:
             wake: Called, on any thread, when there is something to `deliver`.
             clock: Returns seconds since 1970; documents expire by it.
             uptime: Returns seconds that pass evenly; what nobody needs grows old by it.
+            soon: Called with a function that is to be called before the owner waits again:
+                it hands over what was submitted by then, of all clients together.
 
         Raises:
             StoreInUseError: It is open already, here or in another process.
@@ -165,7 +171,7 @@ class Engine:
             _make_folder(folder)
             lock = _FolderLock(folder)
             try:
-                return cls(folder, limits, wake, clock, uptime, lock)
+                return cls(folder, limits, wake, clock, uptime, soon, lock)
             except BaseException:
                 lock.release()
                 raise
@@ -246,30 +252,37 @@ class Engine:
                 listener(entry)
 
     def submit(self, client: StoreClient, asked: Sequence[StoreCall]) -> None:
-        """Hand over a client's calls; use `StoreClient.submit`."""
+        """Take a client's calls; use `StoreClient.submit`."""
         by_route: dict[_Route, list[StoreCall]] = {}
         for call in asked:
             by_route.setdefault(_ROUTES[type(call)], []).append(call)
-        if not self._put(client, by_route.items()):
+        if not self._hold(client, by_route):
             refused = [StoreDone(call.call_id, _closed_error(self._folder)) for call in asked]
             self._outbox.put(Answers(client, refused))
 
     def drop_sinks(self, client: StoreClient) -> None:
         """Throw away the unfinished blobs of a client that closes."""
-        self._put(client, [(_Route.BLOBS, [calls.DropBlob(0, EVERY_SINK)])])
+        self._hold(client, {_Route.BLOBS: [calls.DropBlob(0, EVERY_SINK)]})
 
-    def _put(
-        self,
-        client: StoreClient,
-        by_route: Iterable[tuple[_Route, Sequence[StoreCall]]],
-    ) -> bool:
+    def _hold(self, client: StoreClient, by_route: Mapping[_Route, Sequence[StoreCall]]) -> bool:
+        """Keep calls until they are handed over; return False if the database is closed."""
         now = time.monotonic()
-        with self._lock:  # nothing is put behind the end of a thread
+        with self._lock:
             if self._is_closed:
                 return False
-            for route, routed in by_route:
-                self._threads[route].put(Batch(client, routed, now))
-            return True
+            is_first = not self._held
+            for route, routed in by_route.items():
+                self._held.setdefault(route, []).append(Batch(client, routed, now))
+        if is_first:
+            self._soon(self._hand_over)
+        return True
+
+    def _hand_over(self) -> None:
+        """Give the threads what is held, each all at once: waking one is dear."""
+        with self._lock:  # nothing is put behind the end of a thread
+            for route, batches in self._held.items():
+                self._threads[route].put(batches)
+            self._held = {}
 
     def close(self) -> None:
         """Finish what was submitted, and close the files; may be called on any thread.
@@ -277,6 +290,7 @@ class Engine:
         What was answered meanwhile is there to `deliver`. A backup, a verification
         or a compaction is given up.
         """
+        self._hand_over()
         with self._lock:
             if self._is_closed:
                 return

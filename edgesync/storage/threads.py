@@ -145,19 +145,20 @@ class Worker:
         self._chore_at = time.monotonic() + chore.every_s if chore is not None else 0.0
         self._outbox = outbox
         self._reporter = _Reporter(outbox)
-        self._queue: SimpleQueue[Batch | None] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[Batch] | None] = SimpleQueue()
         self.put = self._queue.put
         self._thread = threading.Thread(target=self._run, name=f"edgesync-{name}", daemon=True)
         self.join = self._thread.join
         self._thread.start()
 
     def _run(self) -> None:
-        while (batch := self._next()) is not None:
-            self._look_ahead(batch.calls)
-            done = [self._answer(batch.client, call) for call in batch.calls]
-            self._outbox.put(Answers(batch.client, done))
+        while (batches := self._next()) is not None:
+            for batch in batches:
+                self._look_ahead(batch.calls)
+                done = [self._answer(batch.client, call) for call in batch.calls]
+                self._outbox.put(Answers(batch.client, done))
 
-    def _next(self) -> Batch | None:
+    def _next(self) -> Sequence[Batch] | None:
         """Wait for calls, and do the chore when it is time; None: it is over."""
         if self._chore is None:
             return self._queue.get()
@@ -205,8 +206,8 @@ class Writer:
         self._outbox = outbox
         self._reporter = _Reporter(outbox)
         self._should_stop = should_stop
-        self._queue: SimpleQueue[Batch | _Errand | None] = SimpleQueue()
-        self.put: Callable[[Batch | None], None] = self._queue.put
+        self._queue: SimpleQueue[Sequence[Batch] | _Errand | None] = SimpleQueue()
+        self.put: Callable[[Sequence[Batch] | None], None] = self._queue.put
         self._gathered: list[_Item] = []
         self._is_urgent = False
         self._is_ending = False
@@ -233,22 +234,23 @@ class Writer:
         return items
 
     def _take(self, timeout_s: float | None) -> bool:
-        """Add a batch to what is gathered; return False if none came, or none will."""
+        """Add what comes to what is gathered; return False if nothing came, or will."""
         if self._is_ending:
             return False
         try:
-            batch = self._queue.get(timeout=timeout_s)
+            batches = self._queue.get(timeout=timeout_s)
         except Empty:
             return False
-        if batch is None:
+        if batches is None:
             self._is_ending = True
             return False
-        if isinstance(batch, _Errand):
-            self._run_errand(batch)
+        if isinstance(batches, _Errand):
+            self._run_errand(batches)
             return True
-        for call in batch.calls:
-            self._gathered.append(_Item(batch.client, call, batch.arrived_at))
-            self._is_urgent = self._is_urgent or type(call) not in _PATIENT
+        for client, calls, arrived_at in batches:
+            for call in calls:
+                self._gathered.append(_Item(client, call, arrived_at))
+                self._is_urgent = self._is_urgent or type(call) not in _PATIENT
         return True
 
     def _patience_s(self) -> float:
