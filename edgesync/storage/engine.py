@@ -279,10 +279,13 @@ class Engine:
 
     def _hand_over(self) -> None:
         """Give the threads what is held, each all at once: waking one is dear."""
-        with self._lock:  # nothing is put behind the end of a thread
-            for route, batches in self._held.items():
-                self._threads[route].put(batches)
-            self._held = {}
+        with self._lock:
+            self._put_held()
+
+    def _put_held(self) -> None:
+        for route, batches in self._held.items():
+            self._threads[route].put(batches)
+        self._held = {}
 
     def close(self) -> None:
         """Finish what was submitted, and close the files; may be called on any thread.
@@ -290,11 +293,11 @@ class Engine:
         What was answered meanwhile is there to `deliver`. A backup, a verification
         or a compaction is given up.
         """
-        self._hand_over()
-        with self._lock:
+        with self._lock:  # nothing is put behind the end of a thread
             if self._is_closed:
                 return
             self._is_closed = True
+            self._put_held()
             self._stopping.set()
             for thread in self._threads.values():
                 thread.put(None)

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,9 +34,14 @@ SOURCE = Path(__file__).parents[2]
 class Owner:
     """The thread an engine belongs to, with a list of all it was told."""
 
-    def __init__(self, folder: Path, limits: Limits = AT_ONCE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: Limits = AT_ONCE,
+        soon: Callable[[Callable[[], None]], object] = lambda hand_over: hand_over(),
+    ) -> None:
         self.woken = threading.Semaphore(0)
-        self.engine = Engine.open(folder, limits, self.woken.release)
+        self.engine = Engine.open(folder, limits, self.woken.release, soon=soon)
         self.told: list[StoreDone | Committed | int] = []
         self.calls = 0
         self.client = self.engine.connect(self.take)
@@ -197,6 +202,27 @@ def test_close_finishes_what_was_submitted(folder: Path) -> None:
     owner.engine.close()
     owner.engine.deliver()
     assert sorted(owner.answered()) == list(range(1, 101))
+
+
+def test_calls_of_all_clients_are_handed_over_together(folder: Path) -> None:
+    turns: list[Callable[[], None]] = []
+    owner = Owner(folder, soon=turns.append)
+    counts: list[int] = []
+    other = owner.engine.connect(lambda *answers: counts.append(len(answers)))
+    for number in range(1, 4):
+        owner.client.submit([insert(number, f"mine-{number}")])
+        other.submit([insert(number, f"theirs-{number}")])
+    assert not owner.woken.acquire(timeout=0.1)
+    assert len(turns) == 1
+    turns.pop()()
+    owner.deliver_until(3)
+    owner.client.submit([insert(4, "next")])
+    assert len(turns) == 1
+    owner.engine.close()
+    owner.engine.deliver()
+    assert sorted(owner.answered()) == [1, 2, 3, 4]
+    assert sum(counts) == 3
+    turns.pop()()  # after the end, nothing is left to hand over
 
 
 def test_calls_after_close_are_answered_so(owner: Owner) -> None:
