@@ -25,6 +25,7 @@ from edgesync.replication.incoming_blobs import IncomingBlobs
 from edgesync.replication.incoming_revs import IncomingRevs
 from edgesync.replication.outgoing_blobs import OutgoingBlobs
 from edgesync.replication.outgoing_revs import OutgoingRevs
+from edgesync.replication.partial_request import PartialRequest
 from edgesync.replication.ports import PeerPort, StorePort
 from edgesync.replication.profiles import (
     DEFAULT_MAX_HISTORY,
@@ -123,7 +124,7 @@ class Replicator:
         self._collections: list[PeerCollection] = []
         self._by_index: dict[str, PeerCollection] = {}  # as clients write it
         self._feeds: dict[str, ChangesFeed] = {}
-        self._arriving: dict[IncomingMessage, _Arriving] = {}
+        self._arriving: dict[IncomingMessage, PartialRequest] = {}
         self._buffered_bytes = 0
         self._pieces: Iterator[MessagePiece] | None = None
         self._last_frame_at = now
@@ -313,7 +314,7 @@ class Replicator:
         message = piece.message
         if piece.is_first:
             self._peer.accept(message)
-            self._arriving[message] = _Arriving(message.profile in BODY_PROFILES)
+            self._arriving[message] = PartialRequest(is_rev=message.profile in BODY_PROFILES)
         arriving = self._arriving[message]
         self._buffered_bytes += arriving.append(piece.data, self._limits.max_document_bytes)
         held = self._buffered_bytes + self._incoming_revs.bytes_waiting
@@ -465,35 +466,6 @@ def _note_pushed(
     feed = feeds.get(collection.path)
     if feed is not None:
         feed.note_pushed(doc_id, key)
-
-
-class _Arriving:
-    """A request of which not all frames have come."""
-
-    __slots__ = ("_is_rev", "_parts", "is_oversized", "size")
-
-    def __init__(self, is_rev: bool) -> None:
-        self._is_rev = is_rev
-        self._parts: list[bytes] = []
-        self.size = 0
-        self.is_oversized = False
-
-    def append(self, data: bytes, max_document_bytes: int) -> int:
-        """Keep a piece; return by how many bytes more is held now."""
-        if self.is_oversized:
-            return 0
-        before = self.size
-        self.size += len(data)
-        if self._is_rev and self.size > max_document_bytes:
-            self.is_oversized = True
-            self._parts.clear()
-            self.size = 0
-        else:
-            self._parts.append(data)
-        return self.size - before
-
-    def join(self) -> bytes:
-        return b"".join(self._parts)
 
 
 PROFILES: Final[Mapping[str, Callable[[Replicator, Request], None]]] = {
