@@ -49,7 +49,7 @@ class Connection:
         self._limits = limits
         self._inbox = Inbox(limits)
         self._outbox = Outbox(self._inbox.expect_reply)
-        self._failure: ProtocolError | None = None
+        self._failure: str | None = None  # not the error: it refers to the frames of this
 
     # --- what arrives ----------------------------------------------------------------
 
@@ -73,7 +73,7 @@ class Connection:
                 self._receive_ack(frame, header)
                 return iter(())
         except ProtocolError as error:
-            self._failure = error
+            self._failure = str(error)
             raise
         if inbox.is_midway:
             return self._go_on(piece)
@@ -93,7 +93,7 @@ class Connection:
             try:
                 piece = self._inbox.go_on()
             except ProtocolError as error:
-                self._failure = error
+                self._failure = str(error)
                 raise
             if piece is not None:
                 yield piece

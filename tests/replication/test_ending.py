@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from edgesync.errors import ProtocolError
 from edgesync.replication.replicator import FramesReceived
 from tests.loopback import PassiveEnd
 from tests.replication.conftest import Fixture
 from tests.replication.test_incoming_revs import blob, push
 from tests.replication.test_outgoing_revs import want_all
 
+PARTS = ("edgesync.replication.", "edgesync.blip.connection.")
 Cut = Callable[[Fixture, PassiveEnd], None]
 
 
@@ -68,16 +70,24 @@ def while_frames_are_taken(_fixture: Fixture, end: PassiveEnd) -> None:
     end.receive(FramesReceived((frame,)))  # the first of several
 
 
+def after_a_frame_against_the_rules(_fixture: Fixture, end: PassiveEnd) -> None:
+    end.client.send_request({"Profile": "getCheckpoint", "client": "cp"})
+    frame = end.client.frame_to_send()
+    assert frame is not None
+    with pytest.raises(ProtocolError):
+        end.receive(FramesReceived((frame[:-1] + bytes((frame[-1] ^ 1,)),)))
+
+
 def finish(end: PassiveEnd) -> None:
     end.close()
     end.replicator.end()
-    del end.replicator
+    del end.replicator, end.client
 
 
 def parts() -> Counter[str]:
-    """Count what replicators consist of."""
+    """Count what replicators and connections consist of."""
     names = (f"{type(each).__module__}.{type(each).__name__}" for each in gc.get_objects())
-    return Counter(name for name in names if name.startswith("edgesync.replication."))
+    return Counter(name for name in names if name.startswith(PARTS))
 
 
 @pytest.fixture
@@ -99,6 +109,7 @@ def no_collector() -> Iterator[None]:
         after_a_blob_was_fetched,
         while_a_blob_is_read,
         while_frames_are_taken,
+        after_a_frame_against_the_rules,
     ],
 )
 def test_session_that_is_cut_off_is_freed_at_once(fixture: Fixture, cut: Cut) -> None:
