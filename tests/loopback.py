@@ -157,6 +157,7 @@ class PassiveEnd:
         self._forget = store.engine.add_commit_listener(self._on_commit)
 
     def close(self) -> None:
+        self.replicator.end()
         self._forget()
         self._link.close()
 

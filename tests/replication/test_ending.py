@@ -80,7 +80,6 @@ def after_a_frame_against_the_rules(_fixture: Fixture, end: PassiveEnd) -> None:
 
 def finish(end: PassiveEnd) -> None:
     end.close()
-    end.replicator.end()
     del end.replicator, end.client
 
 
