@@ -30,8 +30,8 @@ class Limits:
     """Wrong passwords from one address; beyond it they are not even looked at, and get 429."""
     password_failure_forgiven_s: float = 6.0
     """One of these is forgiven whenever so much time has passed: ten guesses a minute."""
-    max_password_checks: int = 6
-    """Passwords that are checked at a time, each in one of gevent's ten threads."""
+    max_password_checks: int = 4
+    """Passwords that are checked at a time, each in one of gevent's ten threads, with 16 MiB."""
     max_request_line_bytes: int = 4 * KIB
     """Of the HTTP request."""
     max_header_bytes: int = 32 * KIB

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
 import resource
@@ -29,6 +28,7 @@ from edgesync.api.upkeep import WORK_FOLDER
 from edgesync.daemon.config import EMBEDDED, KeyStoreConfig, ServiceConfig, read_config
 from edgesync.daemon.follower import Follower
 from edgesync.daemon.hosted import Service
+from edgesync.daemon.memory import collect_garbage_less_often, give_back_large_blocks
 from edgesync.daemon.reload import Reloader
 from edgesync.daemon.systemd import (
     JournalFormatter,
@@ -117,6 +117,7 @@ def serve(
     if path is not None:
         watchers.append(gevent.signal_handler(signal.SIGHUP, reload.set))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold keys and documents
+    give_back_large_blocks()
     keys = ServiceKeys(config.key_store, folder / KEYS_FOLDER, os.environ, config.limits)
     keys.open()
     service = Service.build(config, _made(folder / "databases"), keys)
@@ -137,7 +138,7 @@ def serve(
         service.start()
         follower.start()
         clients.watch()
-        _collect_garbage_less_often()
+        collect_garbage_less_often()
         manager.ready(service.summary())
         box.events.tell("started", f"edgesyncd {__version__} started")
         _announce(service, folder, socket)
@@ -156,16 +157,6 @@ def serve(
         goodbye.join(GOODBYE_TIMEOUT_S)
         for watcher in watchers:
             watcher.cancel()
-
-
-def _collect_garbage_less_often() -> None:
-    """Leave out what is there for good, and look at the rest every 10,000 new objects.
-
-    Else looking for cycles, of which there are hardly any, takes a twentieth of what a
-    busy service computes.
-    """
-    gc.freeze()
-    gc.set_threshold(10_000)
 
 
 class _Clients:

@@ -24,7 +24,7 @@ CORPUS: Final = Path(__file__).parent / "corpus"
 SLOW_S: Final = 1.0
 SLOW_AGAIN: Final = 3
 """How often an input that was slow is fed once more."""
-MAX_GROWTH_KIB: Final = 64 * 1024
+MAX_GROWTH_KIB: Final = 16 * 1024
 MAX_OPEN_FILES: Final = 10
 WARM_UP: Final = 50
 """Inputs before memory is looked at for the first time: caches fill, modules load."""

@@ -9,6 +9,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -61,6 +62,11 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def resident_mib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) // 1024
 
 
 def refused_start(box: Box) -> str:
@@ -138,6 +144,19 @@ def test_damaged_identity_keeps_its_listener_only_until_it_is_deleted(tmp_path: 
         box.api.send("DELETE", "/_edgesync/identities/edgesync.anonymous")
         eventually(lambda: box.port("door") != 0)
         assert knock(box.port("door")) == ACCEPTED
+
+
+def test_memory_that_passwords_took_is_given_back(tmp_path: Path) -> None:
+    key = by_file(tmp_path, secrets.token_bytes(32))
+    with Box(tmp_path, f'{key}{DOOR}authenticator = "password"\n') as box:
+        port = box.port("door")
+        box.api.send("PUT", "/_edgesync/users/ann", {"password": "sesame"})
+        before = resident_mib(box.pid)
+        assert knock(port, "sesame") == ACCEPTED  # is known from now on, however many come
+        with ThreadPoolExecutor(20) as clients:
+            answers = list(clients.map(lambda _: knock(port, "sesame"), range(40)))
+        assert answers == [ACCEPTED] * 40
+        eventually(lambda: resident_mib(box.pid) < before + 8)  # each has taken 16
 
 
 def test_users_come_and_go_at_run_time(tmp_path: Path) -> None:
