@@ -7,7 +7,8 @@ decide what a revision is or which one wins: `documents` does.
 
 A database is a folder::
 
-    lock                 held while open, so that another process is refused
+    lock                 held while open, so that another process is refused; while closed
+                         it keeps 256 KiB, so that a full card does not hinder the start
     database.sqlite3     documents, revisions, checkpoints (and -wal, -shm beside it)
     blobs/7f/…           the content of blobs, each file named by its digest
     blobs/incoming/      blobs that have not come whole; emptied when it is opened

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,10 @@ from edgesync.storage.schema import open_reader
 from edgesync.storage.threads import Answers, Asker, Batch, Chore, Outbox, Worker, Writer
 
 LOCK_FILE: Final = "lock"
+ROOM_BYTES: Final = 256 * 1024
+"""For the shared memory and some checkpoints of clients."""
+ROOM_STEP: Final = 32 * 1024
+"""As much as the shared memory takes."""
 
 
 class _Route(Enum):
@@ -344,7 +349,12 @@ def _nobody(*_done: StoreDone) -> None:
 
 
 class _FolderLock:
-    """Keeps other processes out of a database."""
+    """Keeps other processes out of a database, and some room for it while it is closed.
+
+    SQLite removes its shared memory when a database is closed, and cannot read from it
+    without. On a card that is full to the last block a restart would be its end, and it can
+    be full of what others write. So what was freed is kept in the file of the lock.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Lock the folder.
@@ -361,9 +371,13 @@ class _FolderLock:
                 f"the database {folder} is open already",
                 hint="stop the program that has it open; a service is asked over its local API",
             ) from None
+        os.truncate(self._file, 0)
 
     def release(self) -> None:
         """Let others in."""
+        with suppress(OSError):  # no more room to keep
+            for start in range(0, ROOM_BYTES, ROOM_STEP):
+                os.posix_fallocate(self._file, start, ROOM_STEP)
         os.close(self._file)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 CARD_MIB = 24
@@ -35,11 +37,13 @@ class Card:
     def fill(self, leave_bytes: int) -> None:
         """Leave only so much room."""
         with (self.folder / "ballast").open("wb", buffering=0) as file:
-            try:
-                while file.write(CHUNK):
-                    pass
-            except OSError:  # it is full
-                pass
+            before = -1
+            while file.tell() > before:
+                before = file.tell()
+                with suppress(OSError):  # it is full
+                    while file.write(CHUNK):
+                        pass
+                os.fsync(file.fileno())  # there is room again that was held back for this
             file.truncate(file.tell() - leave_bytes)
 
     def make_room(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.faults.faulty_box import (
     push,
     stored,
 )
+from tests.security.service import Box
 from tests.waiting import eventually
 
 KIB = 1024
@@ -69,6 +71,32 @@ def test_full_card(card: Card, start: StartBox) -> None:
     card.make_room()
     assert_all_works_again(box, client)
     assert_nothing_is_lost(box, client)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("end", [Box.stop, FaultyBox.kill], ids=["stop", "kill"])
+@pytest.mark.parametrize("was_full", [False, True], ids=["filled meanwhile", "full before"])
+def test_start_on_a_full_card(
+    card: Card, start: StartBox, end: Callable[[FaultyBox], object], was_full: bool
+) -> None:
+    box, client = start(), PeerDatabase()
+    fill(client, "before", 100)
+    push(client, box)
+    box.stop()
+    box.start()  # and so nothing waits to be moved into its place
+    fill(client, "full", 2000)
+    for _ in range(2):  # full of what others wrote, then of our own, too
+        if was_full:
+            card.fill(leave_bytes=0)
+        end(box)
+        card.fill(leave_bytes=0)
+        box.start()
+        assert acknowledged(client, box).items() <= stored(pulled_meanwhile(box)).items()
+        assert is_put_off(push(client, box))
+    assert_nothing_is_lost(box, client)
+    card.make_room()
+    assert isinstance(push(client, box), Result)
+    assert acknowledged(client, box) == stored(client)
 
 
 @pytest.mark.needs_root
