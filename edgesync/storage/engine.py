@@ -31,8 +31,8 @@ from edgesync.storage.threads import Answers, Asker, Batch, Chore, Outbox, Worke
 LOCK_FILE: Final = "lock"
 ROOM_BYTES: Final = 256 * 1024
 """For the shared memory and some checkpoints of clients."""
-ROOM_STEP: Final = 32 * 1024
-"""As much as the shared memory takes."""
+ROOM_STEP: Final = 4096
+"""As little as there may be to keep."""
 
 
 class _Route(Enum):
