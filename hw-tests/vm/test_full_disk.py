@@ -12,15 +12,17 @@ from tests.active_peer.options import Result, SyncOptions
 from tests.active_peer.sync import ContinuousSync
 
 STATE = "/var/lib/edgesync"
+SERVICE = "edgesync"
 UNAVAILABLE = 503
 DOCUMENTS = 40
 FILLER = "x" * 20_000
 
 
-def fill(appliance: Qemu) -> None:
-    # To the last block, those that ext4 keeps for root too.
-    appliance.run(f"dd if=/dev/zero of={STATE}/filler bs=64k", check=False)
-    appliance.run(f"dd if=/dev/zero of={STATE}/rest bs=1k; sync", check=False)
+def fill(appliance: Qemu, user: str = "root") -> None:
+    """Leave no block; only root gets at those that ext4 keeps for it."""
+    as_user = f"runuser --user={user} --"
+    appliance.run(f"{as_user} dd if=/dev/zero of={STATE}/filler bs=64k", check=False)
+    appliance.run(f"{as_user} dd if=/dev/zero of={STATE}/rest bs=1k; sync", check=False)
 
 
 def as_far_as_it_goes(client: Client, *, push: bool = True, pull: bool = True) -> Result:
@@ -71,10 +73,25 @@ def test_the_doctor_says_that_the_disk_is_full(appliance: Qemu) -> None:
 def test_a_service_that_starts_on_a_full_disk_lets_clients_pull(appliance: Qemu) -> None:
     appliance.client.push("boiler", {"setpoint": 21})
     appliance.run("systemctl restart edgesyncd")  # what waits to be moved into its place is
-    fill(appliance)
+    fill(appliance, SERVICE)
     appliance.run("systemctl restart edgesyncd")  # returns when it serves
     client = appliance.client
     as_far_as_it_goes(client, push=False)
     assert client.database.get("boiler") == {"setpoint": 21}
     appliance.run(f"rm {STATE}/filler {STATE}/rest")
     appliance.client.push("pump", {"on": True})
+
+
+def test_a_service_that_cannot_start_on_a_full_disk_does_once_there_is_room(
+    appliance: Qemu,
+) -> None:
+    appliance.client.push("boiler", {"setpoint": 21})
+    fill(appliance)  # what root takes of its own is no room for the service, even if it is freed
+    appliance.run("systemctl --no-block restart edgesyncd")
+    appliance.wait_for(
+        lambda: "free some space" in appliance.run("journalctl -q -o cat -u edgesyncd"),
+        "it says what it lacks",
+    )
+    appliance.run(f"rm {STATE}/filler {STATE}/rest")
+    appliance.wait_until_it_serves(180)
+    assert appliance.client.pull("boiler") == {"setpoint": 21}
