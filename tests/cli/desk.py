@@ -34,6 +34,7 @@ _VARYING: Final = (
     (r"\d{4}-\d\d-\d\d", "YYYY-MM-DD"),
     (r"~[\w-]{22}", "<new id>"),
     (r"running for [\w ]+", "running for <time>"),
+    (r"\b\d s\b", "0 s"),  # since a client is there
     (r"\d+ % used, [\d.]+ .B free", "<used and free>"),
     (r"\d+ % are used", "<used> are used"),
     (r'"free_bytes": \d+, "total_bytes": \d+', '"free_bytes": 0, "total_bytes": 0'),
