@@ -371,7 +371,8 @@ class _FolderLock:
                 f"the database {folder} is open already",
                 hint="stop the program that has it open; a service is asked over its local API",
             ) from None
-        os.truncate(self._file, 0)
+        with suppress(OSError):  # a card that fails is told of by what needs it
+            os.truncate(self._file, 0)
 
     def release(self) -> None:
         """Let others in."""
