@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-import gevent
 import pytest
-from gevent import events, get_hub
 
 from edgesync.limits import Limits
 from edgesync.net.acceptor import Acceptor
 from edgesync.net.handshake import HandshakeRules
 from edgesync.net.tls import ServerTLS
 from edgesync.tls_identity import TLSIdentity
+from tests.hub_watch import HubWatch
 from tests.net.echo import serve_echo
 
-MAX_BLOCKING_S: Final = 0.05
 QUICK: Final = Limits(
     tls_handshake_timeout_s=0.3, request_timeout_s=0.3, close_timeout_s=0.3, send_timeout_s=0.3
 )
@@ -35,26 +32,11 @@ StartServer = Callable[..., Acceptor]
 @pytest.fixture(autouse=True)
 def _hub_is_never_blocked() -> Iterator[None]:
     """Fail a test in which gevent's monitor saw one greenlet run for 50 ms."""
-    hub = get_hub()
-    reports: list[str] = []
-
-    def note(event: object) -> None:
-        if isinstance(event, events.EventLoopBlocked):
-            reports.append("\n".join(str(line) for line in event.info))
-
-    gevent.config.monitor_thread = True
-    gevent.config.max_blocking_time = MAX_BLOCKING_S
-    gevent.config.print_blocking_reports = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it would like psutil to watch memory as well
-        monitor = hub.start_periodic_monitoring_thread()
-    events.subscribers.append(note)
+    watch = HubWatch()
+    watch.start()
     yield
-    events.subscribers.remove(note)
-    monitor.kill()
-    hub.periodic_monitoring_thread = None
-    gevent.config.monitor_thread = False
-    assert not reports, reports[0]
+    watch.stop()
+    assert not watch.reports, watch.reports[0]
 
 
 @pytest.fixture(scope="session")

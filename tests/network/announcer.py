@@ -8,31 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 
 import gevent
-from gevent import events
 
 from edgesync.limits import Limits
 from edgesync.net.interfaces import InterfaceChanges
 from edgesync.net.mdns import Advertisement, Advertiser
+from tests.hub_watch import HubWatch
 
 HOST = sys.argv[1]
-
-
-def note(event: object) -> None:
-    if isinstance(event, events.EventLoopBlocked):
-        print("BLOCKED", json.dumps([str(line) for line in event.info]), flush=True)
-
-
-def watch_hub() -> None:
-    gevent.config.monitor_thread = True
-    gevent.config.max_blocking_time = 0.05
-    gevent.config.print_blocking_reports = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it would like psutil to watch memory as well
-        gevent.get_hub().start_periodic_monitoring_thread()
-    events.subscribers.append(note)
 
 
 def advertisements(line: str) -> list[Advertisement]:
@@ -80,6 +64,10 @@ class Announcing:
             gevent.sleep(0.02)
 
 
-watch_hub()
+watch = HubWatch()
+watch.start()
 Announcing().run()
+watch.stop()
+for report in watch.reports:
+    print("BLOCKED", json.dumps(report))
 print("stopped", flush=True)
