@@ -68,6 +68,11 @@ def current_version(rev: str) -> str:
     return rev.partition(";")[0].partition(",")[0]
 
 
+def names(profile: str, properties: dict[str, str]) -> tuple[str | None, ...]:
+    """Return what tells requests of ours apart, but for their collection."""
+    return (profile, properties.get("id"), properties.get("rev"), properties.get("digest"))
+
+
 def messages(connection: dict[str, Any], blobs: dict[str, Any]) -> list[RecordedMessage | Mark]:
     """Join the frames of both sides to messages, in the order of their last frames."""
     open_messages: dict[tuple[str, str, int], RecordedMessage] = {}
@@ -133,12 +138,30 @@ class Replay:
             deltas=self.recording["server"].get("deltas", True),
         )
         self.recorded = messages(self.connection, self.recording.get("blobs", {}))
+        self.requests: dict[tuple[str, int], RecordedMessage] = {}
+        self.replies: dict[tuple[str, int], RecordedMessage] = {}
+        self.server_requests: dict[str, list[RecordedMessage]] = {}
+        self.alike: dict[tuple[str | None, ...], list[RecordedMessage]] = {}
+        for message in self.recorded:
+            if isinstance(message, RecordedMessage):
+                self._index(message)
         self.wants: dict[tuple[str, str, str], object] = {}
         self.indexes: list[str] = []
         self.sent: list[tuple[RecordedMessage, OutgoingMessage]] = []
-        self.answered: set[int] = set()
+        self.open: list[Message] = []  # requests of ours that the client has still to answer
+        self.looked_at = 0
         self.reached: set[int] = set()
         self.before_request: dict[int, Callable[[], object]] = {}
+
+    def _index(self, message: RecordedMessage) -> None:
+        key = message.sender, message.number
+        if message.type != "MSG":
+            self.replies[key] = message
+            return
+        self.requests[key] = message
+        if message.sender == "server":
+            self.server_requests.setdefault(message.profile, []).append(message)
+            self.alike.setdefault(names(message.profile, message.properties), []).append(message)
 
     # --- the store ------------------------------------------------------------------
 
@@ -269,32 +292,16 @@ class Replay:
         return self.paths[0]
 
     def _learn_checkpoint_rev(self, message: RecordedMessage, sent: OutgoingMessage) -> None:
-        recorded = self._recorded_reply("server", message.number)
+        recorded = self.replies.get(("server", message.number))
         ours = self.end.reply_to(sent)
         if recorded is not None and recorded.type == "RPY" and ours is not None:
             assert not ours.head.is_error, ours
             self.checkpoint_revs[recorded.properties["rev"]] = ours.properties["rev"]
 
-    def _recorded_reply(self, sender: str, number: int) -> RecordedMessage | None:
-        for message in self.recorded:
-            if (
-                isinstance(message, RecordedMessage)
-                and message.sender == sender
-                and message.type in ("RPY", "ERR")
-                and message.number == number
-            ):
-                return message
-        return None
-
     def _reach_reply(self, reply: RecordedMessage) -> None:
         """Come to where the client answers; of a `changes`, remember it entry by entry."""
         self.reached.add(reply.number)
-        request = next(
-            m
-            for m in self.recorded
-            if isinstance(m, RecordedMessage)
-            and (m.sender, m.type, m.number) == ("server", "MSG", reply.number)
-        )
+        request = self.requests["server", reply.number]
         if request.profile == "changes" and reply.type == "RPY":
             path = self._path(request.properties)
             answers = json.loads(reply.body or b"[]")
@@ -305,20 +312,20 @@ class Replay:
     # --- the client's replies ------------------------------------------------------------
 
     def _answer_open_requests(self) -> None:
-        while True:
-            pending = [
-                message
-                for message in self.end.received
-                if message.type is MessageType.MSG
-                and not message.head.noreply
-                and id(message) not in self.answered
-                and self._can_answer(message)
-            ]
-            if not pending:
-                return
+        while pending := self._what_can_be_answered():
             for message in pending:
-                self.answered.add(id(message))
                 self._answer(message)
+
+    def _what_can_be_answered(self) -> list[Message]:
+        new = self.end.received[self.looked_at :]
+        self.looked_at += len(new)
+        self.open += [m for m in new if m.type is MessageType.MSG and not m.head.noreply]
+        ready: list[Message] = []
+        waiting: list[Message] = []
+        for message in self.open:
+            (ready if self._can_answer(message) else waiting).append(message)
+        self.open = waiting
+        return ready
 
     def _can_answer(self, message: Message) -> bool:
         if message.profile != "changes":
@@ -337,7 +344,7 @@ class Replay:
             return
         recorded = self._recorded_request_like(message)
         assert recorded is not None
-        reply = self._recorded_reply("client", recorded.number)
+        reply = self.replies.get(("client", recorded.number))
         if reply is None:
             return
         if reply.type == "ERR":
@@ -355,29 +362,18 @@ class Replay:
         self.end.run()
 
     def _recorded_request_like(self, message: Message) -> RecordedMessage | None:
-        keys = ("id", "rev", "digest")
-        for recorded in self.server_requests(message.profile):
-            same = all(recorded.properties.get(k) == message.properties.get(k) for k in keys)
-            if same and self._path(recorded.properties) == self._path(message.properties):
+        path = self._path(message.properties)
+        for recorded in self.alike.get(names(message.profile, message.properties), []):
+            if self._path(recorded.properties) == path:
                 return recorded
         return None
-
-    def server_requests(self, profile: str) -> Iterator[RecordedMessage]:
-        for message in self.recorded:
-            if (
-                isinstance(message, RecordedMessage)
-                and message.sender == "server"
-                and message.type == "MSG"
-                and message.profile == profile
-            ):
-                yield message
 
     # --- what must fit -------------------------------------------------------------------
 
     def check_answers(self) -> None:
         """Compare our answer to each of the client's requests with the recorded one."""
         for message, sent in self.sent:
-            recorded = self._recorded_reply("server", message.number)
+            recorded = self.replies.get(("server", message.number))
             if recorded is None:
                 continue
             ours = self.end.reply_to(sent)
@@ -436,7 +432,7 @@ class Replay:
                 assert message.properties.get("history") == like.properties.get("history")
 
     def _recorded_keys(self, profile: str) -> set[tuple[str, str, str, str]]:
-        return {self._rev_key(m.properties) for m in self.server_requests(profile)}
+        return {self._rev_key(m.properties) for m in self.server_requests.get(profile, [])}
 
     def pushed(self) -> dict[tuple[str, str], str]:
         """Return the last revision that the client sent of each document."""
