@@ -24,5 +24,6 @@ alone.
     idle_case.py      1,000 clients that wait
     growth_case.py    10,000 to 1,000,000 documents
     start_case.py     start, idle memory, the command
+    real_client_case.py   Couchbase Lite itself, where a library is named
     pouchdb_case.py   PouchDB Server beside it; pouchdb/ has its client
 """

@@ -11,6 +11,7 @@ from bench.growth_case import growth_figures
 from bench.harness import Case, measure
 from bench.idle_case import idle_figures
 from bench.pouchdb_case import pouchdb_figures
+from bench.real_client_case import real_client_figures
 from bench.start_case import start_figures
 from bench.sync_cases import blob_figures, sync_figures
 
@@ -25,6 +26,7 @@ def cases(documents: int, *, is_full: bool) -> dict[str, Case]:
         "latency": latency_figures,
         "idle": idle_figures,
         "growth": partial(growth_figures, is_full=is_full),
+        "client": partial(real_client_figures, documents),
         "pouchdb": partial(pouchdb_figures, documents),
     }
 

@@ -72,6 +72,10 @@ class Worker:
         blob = ("application/octet-stream", content) if blob_bytes else None
         self._collection(path).save(doc_id, body, blob)
 
+    def save_all(self, path: str, bodies: dict[str, Body]) -> None:
+        """Save documents in one transaction."""
+        self._collection(path).save_all(bodies)
+
     def delete(self, path: str, doc_id: str) -> None:
         self._collection(path).delete(doc_id)
 

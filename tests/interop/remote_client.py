@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,11 @@ class RemoteClient:
         )
         assert self._do("open", str(folder), name) == generation
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def _do(self, name: str, *arguments: object) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -71,6 +76,10 @@ class RemoteClient:
     ) -> None:
         """Make or replace a document, with a blob of that size under the key `blob`."""
         self._do("save", path, doc_id, body, blob_bytes, blob_seed)
+
+    def save_all(self, bodies: Mapping[str, Body], *, path: str = DEFAULT) -> None:
+        """Make or replace documents by their IDs, in one transaction."""
+        self._do("save_all", path, bodies)
 
     def delete(self, doc_id: str, *, path: str = DEFAULT) -> None:
         """Make a tombstone."""
