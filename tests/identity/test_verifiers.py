@@ -50,7 +50,9 @@ def test_nobody_has_no_password_and_it_takes_as_long_to_say() -> None:
     assert 0.5 < unknown / known < 2
 
 
-@pytest.mark.parametrize("text", ["x", "$scrypt$ln=14$a$b", SESAME + "$"])
+@pytest.mark.parametrize(
+    "text", ["x", "$scrypt$ln=14$a$b", SESAME + "$"], ids=["word", "short", "long"]
+)
 def test_what_is_no_verifier_is_a_bug(text: str) -> None:
     with pytest.raises(ValueError, match="no verifier"):
         VERIFIERS.matches(text, "sesame")
