@@ -82,10 +82,6 @@ class VersionVector:
         """Tell whether the version went into it. Spec: documents.md §9.2."""
         return self.time_of(version.source) >= version.time
 
-    def split(self) -> tuple[str, str]:
-        """Return the properties `rev` and `history`. Spec: replication.md §3.7.3."""
-        return _split(str(self))
-
     def __str__(self) -> str:
         return _join(self, ())
 
@@ -102,10 +98,6 @@ class RevIdentity:
     legacy: tuple[RevID, ...] = ()
     """Tree IDs, newest first: the revision's own if it has no vector, and its ancestors'."""
 
-    def split(self) -> tuple[str, str]:
-        """Return the properties `rev` and `history`. Spec: replication.md §3.7.3."""
-        return _split(str(self))
-
     def __str__(self) -> str:
         return ", ".join(self.legacy) if self.vector is None else _join(self.vector, self.legacy)
 
@@ -118,7 +110,11 @@ def _join(vector: VersionVector, legacy: Iterable[RevID]) -> str:
     return f"{head};" if vector.merged else head
 
 
-def _split(text: str) -> tuple[str, str]:
+def split_rev(text: str) -> tuple[str, str]:
+    """Return the properties `rev` and `history` of what `str` made of a revision.
+
+    Spec: replication.md §3.7.3.
+    """
     rev, *history = _SEPARATOR.split(text, maxsplit=1)
     return rev, "".join(history)
 
@@ -136,12 +132,18 @@ def parse_version(text: str) -> Version:
     Spec: documents.md §9.1.
     """
     match = _VERSION.fullmatch(text)
-    if match is None or match[2] == _NO_SOURCE:
+    if match is None:
         raise InvalidRevIDError(f'"{text[:100]}" is not a version')
-    time = int(match[1], 16)
+    return _version(match)
+
+
+def _version(match: re.Match[str]) -> Version:
+    time, source = int(match[1], 16), match[2]
+    if source == _NO_SOURCE:
+        raise InvalidRevIDError(f'"{match[0]}" is not a version')
     if not MIN_TIME <= time <= MAX_TIME:
-        raise InvalidRevIDError(f'the time of version "{text[:100]}" is out of range')
-    return Version(time, match[2])
+        raise InvalidRevIDError(f'the time of version "{match[0]}" is out of range')
+    return Version(time, source)
 
 
 def parse_identity(text: str) -> RevIdentity:
@@ -155,6 +157,8 @@ def parse_identity(text: str) -> RevIdentity:
 
     Spec: documents.md §9.1, §9.5.
     """
+    if match := _VERSION.fullmatch(text):  # nearly all that clients send: one peer's document
+        return RevIdentity(VersionVector(_version(match)))
     if len(text) > MAX_TEXT_BYTES:
         raise InvalidRevIDError(f"a version vector of {len(text)} bytes is too long")
     head, _, tail = text.partition(";")

@@ -27,6 +27,7 @@ from edgesync.documents.version_vector import (
     parse_identity,
     parse_rev,
     parse_vector,
+    split_rev,
 )
 from edgesync.replication.profiles import Proposal
 
@@ -154,7 +155,7 @@ class VersionForm:
 
     def sent(self, rev: StoredRev, known: frozenset[str], max_history: int) -> tuple[str, str]:
         """Return the current version, and the rest of the vector."""
-        return parse_vector(rev.vector).split()
+        return split_rev(rev.vector)
 
 
 def decide_tree(current: CurrentRev | None, proposal: Proposal) -> Verdict:

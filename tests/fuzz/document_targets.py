@@ -22,6 +22,7 @@ from edgesync.documents.version_vector import (
     compare_identities,
     parse_identity,
     parse_rev,
+    split_rev,
 )
 from edgesync.errors import (
     BodyTooLargeError,
@@ -173,7 +174,7 @@ def vector(data: bytes) -> bool:
         return False
     identity = parse_identity(text)
     assert parse_identity(str(identity)) == identity
-    rev, older = identity.split()
+    rev, older = split_rev(str(identity))
     assert parse_rev(rev, older) == identity
     assert compare_identities(identity, identity) is Order.SAME
     return True
