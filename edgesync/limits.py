@@ -116,8 +116,9 @@ class Limits:
     """What is read from, or written to, a blob's file at a time."""
     commit_revisions: int = 400
     """Revisions of one group commit: most of what clients send before they wait for answers."""
-    commit_delay_s: float = 0.005
-    """How long a commit waits for company, and four times that while it keeps coming."""
+    commit_delay_s: float = 0.002
+    """How long a commit waits for company, and four times that while it keeps coming: longer
+    makes clients wait, shorter makes more commits and so more bytes for the card."""
     max_revs_depth: int = 50
     """Revisions kept of each branch (documents.md §2)."""
     max_identity_bytes: int = 256 * KIB

@@ -26,7 +26,7 @@ from tests.active_peer.peer_database import (
 )
 from tests.active_peer.peer_socket import Credentials, PeerSocket
 
-UNSENT_BYTES: Final = 256 * 1024
+UNSENT_BYTES: Final = 32 * 1024  # so that the server has something to do while we make more
 POLL_S: Final = 0.01
 NORMAL: Final = 1000
 BROKEN_BLIP: Final = 1011
