@@ -125,5 +125,5 @@ $(READY): setup.cfg pyproject.toml
 	fi
 	@echo "setting up $(VENV), once"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test,lint]'
 	@touch $@

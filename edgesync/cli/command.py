@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import getpass
 import re
 import sys
@@ -161,8 +162,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with the exit code for wrong usage."""
-        if found := re.match(r"argument ([A-Z]+): invalid choice: '([^']*)'", message):
+        if found := re.match(r"argument ([A-Z]+): invalid choice: '([^']*)' (.*)", message):
             message = f'there is no {found[1].lower()} "{found[2]}"'
+            known = re.findall(r"[\w-]+", found[3])[2:]  # behind "choose from"
+            if near := difflib.get_close_matches(found[2], known, n=1):
+                message += f'; did you mean "{near[0]}"?'
+                self.exit(2, f"edgesync: {message}\n")
         self.exit(2, f'edgesync: {message}; try "{self.prog} --help"\n')
 
 

@@ -16,7 +16,12 @@ def add(tree: Tree) -> None:
         "invite",
         "show URL and fingerprint of a listener, and a QR code to scan",
         run,
-        argument("listener", metavar="LISTENER", help="as in the configuration"),
+        argument(
+            "listener",
+            nargs="?",
+            metavar="LISTENER",
+            help="as in the configuration; may be left out if there is one",
+        ),
         argument("--url", type=int, default=1, metavar="N", help="which of several URLs"),
         argument("--invert", action="store_true", help="for terminals with a light background"),
     )
@@ -24,7 +29,7 @@ def add(tree: Tree) -> None:
 
 def run(context: Context) -> None:
     """Show how to connect to a listener."""
-    listener = context.client.listener(context.text("listener"))
+    listener = _listener(context)
     urls, number = listener["urls"], context.number("url")
     if not urls:
         raise EdgeSyncError(
@@ -49,6 +54,17 @@ def run(context: Context) -> None:
     facts.append(("fingerprint", listener["fingerprint"] or "none, the connection is plain"))
     facts.append(("authentication", listener["authentication"]))
     context.out.facts(facts)
+
+
+def _listener(context: Context) -> ListenerAnswer:
+    """Return the listener that is named, or the only one."""
+    if (name := context.optional("listener")) is not None:
+        return context.client.listener(name)
+    listeners = context.client.listeners()
+    if len(listeners) != 1:
+        names = ", ".join(each["name"] for each in listeners)
+        raise UsageError("LISTENER is missing", hint=f"there is: {names or 'none'}")
+    return listeners[0]
 
 
 def invitation(listener: ListenerAnswer, url: str) -> str:

@@ -273,7 +273,15 @@ def _announce(service: Service, folder: Path, socket: Path) -> None:
     for name, reason in service.idle_listeners.items():
         print(f'listener "{name}" does not serve: {reason}')
     where = "" if socket == find_socket(os.environ) else f"--socket {socket} "
-    print(f"look around with: edgesync {where}status", flush=True)
+    print(f"look around with: {_command()} {where}status", flush=True)
+
+
+def _command() -> str:
+    """Return what starts `edgesync` here: not all that is installed is on the search path."""
+    beside = Path(sys.argv[0]).with_name("edgesync")
+    if shutil.which("edgesync") is None and os.access(beside, os.X_OK):
+        return str(beside)
+    return "edgesync"
 
 
 def _log_to_stderr(environment: Mapping[str, str]) -> RecentLog:

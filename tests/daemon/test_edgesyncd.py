@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -92,9 +92,11 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, text: str, **more: str) -> Iterator[Running]:
+def running(
+    folder: Path, text: str, *, command: Sequence[str] = COMMAND, **more: str
+) -> Iterator[Running]:
     process = subprocess.Popen(
-        [*COMMAND, "--config", written(folder, text)],
+        [*command, "--config", written(folder, text)],
         env=environment(folder, **more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -114,6 +116,15 @@ def test_it_says_which_url_to_give_to_a_client(tmp_path: Path) -> None:
 
 def test_it_says_how_to_look_around(tmp_path: Path) -> None:
     with running(tmp_path, PLAIN) as service:
+        assert "look around with: edgesync status\n" in service.said
+
+
+def test_it_says_where_the_command_is_if_a_shell_would_not_find_it(tmp_path: Path) -> None:
+    scripts = Path(sys.executable).parent
+    command = [str(scripts / "edgesyncd")]
+    with running(tmp_path, PLAIN, command=command, PATH=str(tmp_path)) as service:
+        assert f"look around with: {scripts}/edgesync status\n" in service.said
+    with running(tmp_path, PLAIN, command=command, PATH=str(scripts)) as service:
         assert "look around with: edgesync status\n" in service.said
 
 
