@@ -18,13 +18,17 @@ from gevent import events
 import edgesync
 
 MAX_BLOCKING_S: Final = 0.05
-OURS: Final = f'File "{Path(edgesync.__file__).parent}/'
+OURS: Final = Path(edgesync.__file__).parent
 
 
 class HubWatch:
-    """Notes, from `start` to `stop`, where this thread's hub was kept from running for 50 ms."""
+    """Notes, from `start` to `stop`, where this thread's hub was kept from running for 50 ms.
 
-    def __init__(self) -> None:
+    By code below a folder, the package's own if no other is named.
+    """
+
+    def __init__(self, folder: Path = OURS) -> None:
+        self._of_ours = f'File "{folder}/'
         self.reports: list[str] = []
         self._schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
         self._starved_s = 0.0
@@ -53,7 +57,7 @@ class HubWatch:
             return
         report = "\n".join(str(line) for line in event.info)
         starved_s = self._starved() - self._starved_s
-        if OURS in report.partition("Info:")[0] and starved_s < MAX_BLOCKING_S / 2:
+        if self._of_ours in report.partition("Info:")[0] and starved_s < MAX_BLOCKING_S / 2:
             self.reports.append(report)
 
     def _remember(self, _: object) -> None:

@@ -7,15 +7,12 @@ from pathlib import Path
 import gevent
 import pytest
 
-import edgesync
 from tests.hub_watch import HubWatch
-
-OURS = str(Path(edgesync.__file__).parent / "sleeper.py")
 
 
 @pytest.fixture
-def watch() -> Iterator[HubWatch]:
-    watch = HubWatch()
+def watch(tmp_path: Path) -> Iterator[HubWatch]:
+    watch = HubWatch(tmp_path)
     watch.start()
     gevent.sleep(0.1)
     yield watch
@@ -26,9 +23,9 @@ def sleep_as(file_name: str) -> None:
     exec(compile("time.sleep(0.3)", file_name, "exec"), {"time": time})
 
 
-def test_code_of_the_package_is_told(watch: HubWatch) -> None:
-    gevent.spawn(sleep_as, OURS).join()
-    assert OURS in watch.reports[0]
+def test_code_below_the_folder_is_told(watch: HubWatch, tmp_path: Path) -> None:
+    gevent.spawn(sleep_as, str(tmp_path / "sleeper.py")).join()
+    assert "sleeper.py" in watch.reports[0]
 
 
 def test_code_of_a_test_is_not(watch: HubWatch) -> None:
@@ -36,6 +33,7 @@ def test_code_of_a_test_is_not(watch: HubWatch) -> None:
     assert not watch.reports
 
 
-def test_who_lets_others_run_is_not(watch: HubWatch) -> None:
-    gevent.spawn(exec, compile("gevent.sleep(0.3)", OURS, "exec"), {"gevent": gevent}).join()
+def test_who_lets_others_run_is_not(watch: HubWatch, tmp_path: Path) -> None:
+    code = compile("gevent.sleep(0.3)", str(tmp_path / "sleeper.py"), "exec")
+    gevent.spawn(exec, code, {"gevent": gevent}).join()
     assert not watch.reports
