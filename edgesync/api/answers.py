@@ -59,6 +59,12 @@ class ListenerAnswer(TypedDict):
     totals: Traffic
 
 
+def what_is_wrong(listener: ListenerAnswer) -> str:
+    """Say why a listener does not serve, in words for a person."""
+    what = "waits for" if listener["state"] == "waiting" else "does not serve:"
+    return f'listener "{listener["name"]}" {what} {listener["problem"]}'
+
+
 class ConnectionAnswer(TypedDict):
     """A connected client."""
 

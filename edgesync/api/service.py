@@ -31,6 +31,7 @@ from edgesync.api.answers import (
     PeerAnswer,
     StatusAnswer,
     Traffic,
+    what_is_wrong,
 )
 from edgesync.api.box import Box, keyspace_of
 from edgesync.api.documents import Application
@@ -279,7 +280,7 @@ def _problems(listeners: list[ListenerAnswer], databases: list[DatabaseAnswer]) 
             yield f'database "{database["name"]}" {what}: {database["problem"]}'
     for listener in listeners:
         if listener["problem"]:
-            yield f'listener "{listener["name"]}" does not serve: {listener["problem"]}'
+            yield what_is_wrong(listener)
 
 
 # --- the resources --------------------------------------------------------------------

@@ -170,7 +170,7 @@ def _listener(listener: ListenerAnswer) -> Finding:
     if listener["state"] == "waiting":
         return bad(
             "interface",
-            f'listener "{name}" waits: {listener["problem"]}',
+            f'listener "{name}" waits for {listener["problem"]}',
             f'check cable, radio and address of {where}: "edgesync network"; it goes on by itself',
         )
     return bad(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from urllib.parse import urlencode
 
-from edgesync.api.answers import ListenerAnswer
+from edgesync.api.answers import ListenerAnswer, what_is_wrong
 from edgesync.cli.command import Context, Tree, argument
 from edgesync.errors import EdgeSyncError, UsageError
 
@@ -32,10 +32,7 @@ def run(context: Context) -> None:
     listener = _listener(context)
     urls, number = listener["urls"], context.number("url")
     if not urls:
-        raise EdgeSyncError(
-            f'listener "{listener["name"]}" does not serve: {listener["problem"]}',
-            hint='"edgesync doctor" says what to do',
-        )
+        raise EdgeSyncError(what_is_wrong(listener), hint='"edgesync doctor" says what to do')
     if not 1 <= number <= len(urls):
         raise UsageError(f"--url {number}: there are {len(urls)}")
     code = invitation(listener, urls[number - 1])

@@ -352,7 +352,7 @@ def _limits(section: _Section) -> Limits:
 def _limit(section: _Section, key: str, kind: object) -> int | float:
     value = section.table[key]
     # Types of fields are strings, as annotations are not evaluated.
-    allowed = (int, float) if kind == "float" else (int,)
+    allowed, words = ((int, float), "number") if kind == "float" else ((int,), "whole number")
     if isinstance(value, bool) or not isinstance(value, allowed) or not 0 < value < _TOO_LARGE:
-        raise section.error(key, f"must be a positive number ({kind})", f"it is {_shown(value)}")
+        raise section.error(key, f"must be a positive {words}", f"it is {_shown(value)}")
     return value
