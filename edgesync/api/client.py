@@ -23,7 +23,7 @@ from edgesync.api.answers import (
     StatusAnswer,
 )
 from edgesync.api.places import SOCKET_VARIABLE, socket_to_serve, sockets_to_try, state_folder
-from edgesync.errors import ApiError, NotPermittedError, ServiceNotRunningError
+from edgesync.errors import ApiError, NotPermittedError, ServiceNotRunningError, UsageError
 
 __all__ = [
     "SOCKET_VARIABLE",
@@ -56,7 +56,13 @@ def find_socket(environment: Mapping[str, str]) -> Path:
 
 
 def path_of(*segments: str) -> str:
-    """Return a path of names that may contain anything."""
+    """Return a path of names that may contain anything.
+
+    Raises:
+        UsageError: One is empty, and so the path would be that of something else.
+    """
+    if not all(segments):
+        raise UsageError("a name or ID is empty")
     return "/" + "/".join(quote(segment, safe="") for segment in segments)
 
 

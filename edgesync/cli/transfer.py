@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from edgesync.api.client import ApiClient, path_of
-from edgesync.cli.output import Output, Told
+from edgesync.cli.output import Output, Told, plural
 from edgesync.errors import EdgeSyncError, InvalidBodyError
 
 PIECE_BYTES: Final = 48 * 1024  # 64 KiB in base64
@@ -167,11 +167,16 @@ def import_file(
     with _readable(source) as file, out.progress(f"import into {keyspace}") as told:
         batch = _Batch(client, keyspace, outcome, replace=replace)
         lines = _values(file, told)
-        for number, value in lines:
-            if "_blob" in value:
-                _send_blob(client, keyspace, number, value, lines)
-            else:
-                batch.add(value)
+        try:
+            for number, value in lines:
+                if "_blob" in value:
+                    _send_blob(client, keyspace, number, value, lines)
+                else:
+                    batch.add(value)
+        except InvalidBodyError as error:
+            done = plural(outcome.stored, "document") if outcome.stored else "nothing"
+            hint = f"stored so far: {done}; correct the line and import the file again"
+            raise InvalidBodyError(str(error), hint=hint) from error
         batch.send()
     return outcome
 
@@ -280,6 +285,9 @@ def _values(file: IO[bytes], told: Told) -> Iterator[tuple[int, dict[str, object
             continue
         try:
             value = json.loads(line)
+        except json.JSONDecodeError as error:  # it would name another line: ours is its first
+            what = f"{error.msg} at character {error.pos + 1}"
+            raise InvalidBodyError(f"line {number} is not JSON: {what}") from error
         except (ValueError, RecursionError) as error:
             raise InvalidBodyError(f"line {number} is not JSON: {error}") from error
         if not isinstance(value, dict):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgesync.cli.output import Output
-from edgesync.cli.transfer import PIECE_BYTES, blobs_in, export, import_file
+from edgesync.cli.transfer import BATCH_DOCUMENTS, PIECE_BYTES, blobs_in, export, import_file
 from edgesync.errors import ApiError, InvalidBodyError
 from tests.api.box import Box
 
@@ -67,6 +67,19 @@ def test_a_line_that_is_wrong_is_named(tmp_path: Path, text: str, reason: str) -
     file.write_text(text)
     with Box(tmp_path) as box, pytest.raises((InvalidBodyError, ApiError), match=reason):
         import_file(box.client, "db", str(file), silent(), replace=False)
+
+
+def test_what_was_stored_before_a_wrong_line_is_told_and_may_come_again(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.jsonl"
+    lines = [json.dumps({"_id": f"doc-{number}"}) for number in range(BATCH_DOCUMENTS)]
+    file.write_text("\n".join([*lines, "{"]))
+    with Box(tmp_path) as box:
+        with pytest.raises(InvalidBodyError, match="is not JSON") as caught:
+            import_file(box.client, "db", str(file), silent(), replace=False)
+        assert caught.value.hint.startswith(f"stored so far: {BATCH_DOCUMENTS} documents;")
+        file.write_text("\n".join([*lines, '{"_id": "last"}']))
+        outcome = import_file(box.client, "db", str(file), silent(), replace=False)
+    assert (outcome.stored, outcome.refused) == (BATCH_DOCUMENTS + 1, [])
 
 
 def test_replacing_makes_new_revisions(tmp_path: Path) -> None:
