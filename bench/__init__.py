@@ -9,8 +9,8 @@ How it works: a case is a generator of `Figure`s, run one after another; each
 starts an edgesyncd of its own, as a process, and reads its CPU time, memory
 and context switches from /proc. The clients are those of tests/active_peer, in
 this process: `sync` for one, `Crowd` for many in one thread. So documents per
-second are those of a Python client beside the server, CPU time is the server's
-alone.
+second are those of a Python client beside the server, but for the case of real
+clients, which are processes of their own; CPU time is the server's alone.
 
     harness.py        figures, the table, the JSON file
     service.py        an edgesyncd to measure
